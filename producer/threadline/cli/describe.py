@@ -1,0 +1,88 @@
+"""A job's status as lines for people; whole when piped, never wider than the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from threadline.cli.output import one_line
+from threadline.contract.codec import dumps
+from threadline.contract.job import JobStatus
+
+__all__ = ["age", "clock", "described", "table"]
+
+_MINUTE: Final = 60
+_HOUR: Final = 3600
+_DAY: Final = 86_400
+_HEAD: Final = ("JOB", "STATE", "AGENT", "AGE", "THREAD", "USER")
+_GAP: Final = 2
+
+
+def age(seconds: float) -> str:
+    """A duration in its largest unit: `12s`, `5m`, `3h`, `8d`; a moment yet to come counts as now."""
+    seconds = max(0.0, seconds)
+    for unit, size in (("d", _DAY), ("h", _HOUR), ("m", _MINUTE)):
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}"
+    return f"{int(seconds)}s"
+
+
+def clock(seconds: float) -> str:
+    """A duration as a clock shows it: `0:42`, `1:02:03`."""
+    whole = int(max(0.0, seconds))
+    hours, rest = divmod(whole, _HOUR)
+    minutes, left = divmod(rest, _MINUTE)
+    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
+
+
+def described(status: JobStatus) -> Iterator[str]:
+    """One `name value` line for each thing worth telling."""
+    rows: list[tuple[str, str]] = [
+        ("job", status.job_id),
+        ("state", str(status.state)),
+        ("agent", status.agent),
+        ("thread", status.thread_id),
+        ("user", status.user_id),
+        ("worker", status.worker_id or ""),
+        ("epoch", str(status.epoch)),
+        ("charged", _charged(status)),
+        ("created", _moment(status.created_at)),
+        ("started", _moment(status.started_at)),
+        ("finished", _moment(status.finished_at)),
+        ("took", _took(status)),
+        ("code", str((status.error or {}).get("code") or "")),
+        ("message", str((status.error or {}).get("message") or "")),
+        ("metadata", dumps(status.metadata).decode() if status.metadata else ""),
+    ]
+    return (f"{name:<9} {one_line(value, 2000)}" for name, value in rows if value)
+
+
+def table(jobs: Sequence[JobStatus], width: int | None) -> Iterator[str]:
+    """A head and one line a job, cut at `width` columns (None: not at all)."""
+    now = datetime.now(UTC)
+    rows = [_HEAD, *(_row(job, now) for job in jobs)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
+    for row in rows:
+        line = (" " * _GAP).join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip()
+        yield line if width is None or len(line) <= width else line[: width - 1] + "…"
+
+
+def _row(job: JobStatus, now: datetime) -> tuple[str, ...]:
+    since = age((now - job.created_at).total_seconds()) if job.created_at else ""
+    return (job.job_id, str(job.state), job.agent, since, job.thread_id, one_line(job.user_id))
+
+
+def _moment(moment: datetime | None) -> str:
+    return moment.astimezone().isoformat(sep=" ", timespec="seconds") if moment else ""
+
+
+def _took(status: JobStatus) -> str:
+    if status.started_at is None or status.finished_at is None:
+        return ""
+    return clock((status.finished_at - status.started_at).total_seconds())
+
+
+def _charged(status: JobStatus) -> str:
+    counts = ((status.failures, "failures"), (status.stalls, "stalls"))
+    return ", ".join(f"{count} {what}" for count, what in counts if count)

@@ -1,0 +1,1 @@
+"""`threadline doctor`: one file for each thing that is looked at."""

@@ -1,0 +1,164 @@
+"""What can be wrong with Postgres, the schema and those who use it."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
+
+from threadline.cli.describe import age
+from threadline.cli.doctor.check import Check, Level
+from threadline.cli.session import check_database_url
+from threadline.errors import BackendUnavailable, ConfigurationError, NotMigrated
+from threadline.ledger.database import Database, speaking
+from threadline.ledger.migrate import LATEST, check_migrated
+from threadline.ledger.sql import Queries
+from threadline.settings import ClientSettings
+
+__all__ = ["check_database", "judge_ledger", "judge_server", "judge_skew", "judge_workers"]
+
+_LEAST: Final = 140_000
+#: A worker whose clock is further off refuses to claim (design.md F4).
+_REFUSED_SECONDS: Final = 5.0
+_NOTED_SECONDS: Final = 1.0
+_WAITED_SECONDS: Final = 60.0
+_LIMIT_SECONDS: Final = 10.0
+_ROUND_TRIPS: Final = 3
+
+
+async def check_database(settings: ClientSettings) -> list[Check]:
+    """All findings about the Postgres of the settings."""
+    if not settings.database_url:
+        advice = "set DATABASE_URL; Redis alone can only enqueue, watch and await results"
+        return [
+            Check(
+                "postgres",
+                Level.WARN if settings.redis_url else Level.FAIL,
+                "DATABASE_URL is not set",
+                advice,
+                unavailable=True,
+            )
+        ]
+    try:
+        check_database_url(settings.database_url)
+        database = Database(settings.database_url, application_name="threadline-doctor", limit=_LIMIT_SECONDS)
+        connection = await database.connect()
+    except (BackendUnavailable, ConfigurationError) as error:
+        return [Check("postgres", Level.FAIL, str(error), "start it, or mend DATABASE_URL", unavailable=True)]
+    found: list[Check] = []
+    try:
+        async with connection, speaking(_LIMIT_SECONDS):
+            queries = Queries(settings.keys.schema)
+            found += await _server(connection, queries)
+            found += await _schema(connection, queries, settings)
+    except BackendUnavailable as error:
+        advice = "let this user read the schema, or look at the server's log"
+        found.append(Check("postgres", Level.FAIL, str(error), advice, unavailable=True))
+    return found
+
+
+async def _server(connection: AsyncConnection[DictRow], queries: Queries) -> list[Check]:
+    row = await _row(connection, queries, "doctor_server")
+    skews = []
+    for _ in range(_ROUND_TRIPS):
+        before = time.time()
+        measured = await _row(connection, queries, "doctor_clock")
+        after = time.time()
+        skews.append((after - before, measured["now"] - (before + after) / 2))
+    round_trip, skew = min(skews)
+    return [*judge_server(row), judge_skew(skew, round_trip / 2)]
+
+
+async def _schema(connection: AsyncConnection[DictRow], queries: Queries, settings: ClientSettings) -> list[Check]:
+    try:
+        version = await check_migrated(connection, settings.keys)
+    except NotMigrated as error:
+        return [Check("schema", Level.FAIL, str(error), "run `threadline migrate`", unavailable=True)]
+    tables = await _row(connection, queries, "doctor_tables")
+    missing = [name for name, there in tables.items() if not there]
+    found = [
+        Check(
+            "schema",
+            Level.OK,
+            f"version {version}" + (f", newer than this code's {LATEST}" if version > LATEST else ""),
+        )
+    ]
+    if missing:
+        seen = f"LangGraph's tables are missing: {', '.join(missing)}"
+        found.append(Check("checkpoints", Level.FAIL, seen, "run `threadline migrate`", unavailable=True))
+    else:
+        found.append(Check("checkpoints", Level.OK, "LangGraph's tables are there"))
+    cursor = await connection.execute(queries["doctor_workers"], {"lease_seconds": settings.lease_seconds})
+    workers = await cursor.fetchall()
+    ledger = await _row(connection, queries, "doctor_ledger")
+    return [*found, *judge_workers(workers), *judge_ledger(ledger)]
+
+
+async def _row(connection: AsyncConnection[DictRow], queries: Queries, name: str) -> DictRow:
+    row = await (await connection.execute(queries[name])).fetchone()
+    assert row is not None  # noqa: S101 - these queries always have one row
+    return row
+
+
+def judge_server(row: DictRow) -> list[Check]:
+    """Findings from a row of doctor_server.sql."""
+    version = Check("postgres version", Level.OK, f"Postgres {row['version']}")
+    if row["version_number"] < _LEAST:
+        version = Check("postgres version", Level.FAIL, f"Postgres {row['version']}", "use Postgres 14 or newer")
+    if row["in_recovery"] or row["read_only"]:
+        seen = "a standby" if row["in_recovery"] else "its transactions are read-only"
+        return [version, Check("postgres role", Level.FAIL, seen, "point DATABASE_URL at the primary")]
+    return [version, Check("postgres role", Level.OK, "read-write")]
+
+
+def judge_skew(skew: float, uncertain: float) -> Check:
+    """The finding from this machine's distance to the database's clock, give or take `uncertain` seconds."""
+    seen = (
+        f"this machine is {abs(skew):.3f} s {'behind' if skew > 0 else 'ahead of'} the database (± {uncertain:.3f} s)"
+    )
+    if abs(skew) > _REFUSED_SECONDS:
+        return Check("clock", Level.FAIL, seen, "synchronise the clocks (NTP); a worker here refuses to claim jobs")
+    if abs(skew) > _NOTED_SECONDS:
+        return Check("clock", Level.WARN, seen, "synchronise the clocks (NTP); from 5 s on a worker refuses to claim")
+    return Check("clock", Level.OK, seen)
+
+
+def judge_workers(rows: list[DictRow]) -> list[Check]:
+    """Findings from the rows of doctor_workers.sql."""
+    alive = [row for row in rows if row["alive"]]
+    if not alive:
+        silent = f"; {len(rows)} silent" if rows else ""
+        return [
+            Check("workers", Level.WARN, f"none alive{silent}", "start one: `threadline worker` (or `threadline dev`)")
+        ]
+    found = [Check("workers", Level.OK, f"{len(alive)} alive: " + "; ".join(map(_worker, alive)))]
+    if unlocked := [row["worker_id"] for row in alive if not row["lock_ok"]]:
+        advice = (
+            "give workers a direct connection: behind a transaction pooler a dead one is found after the lease only"
+        )
+        found.append(Check("worker locks", Level.WARN, f"no session lock is seen of {', '.join(unlocked)}", advice))
+    return found
+
+
+def _worker(row: DictRow) -> str:
+    agents = ", ".join(sorted(row["agents"])) or "no agents"
+    draining = ", draining" if row["draining"] else ""
+    return f"{row['worker_id']} ({agents}; beat {row['beat_age']:.1f} s ago{draining})"
+
+
+def judge_ledger(row: DictRow) -> list[Check]:
+    """Findings from a row of doctor_ledger.sql."""
+    letters = Check("dead letters", Level.OK, "none")
+    if row["dead_letters"]:
+        seen = f"{row['dead_letters']} messages never became jobs, the last: {row['last_reason']}"
+        advice = "read the table dead_letters: who sent them, and why were they refused?"
+        letters = Check("dead letters", Level.WARN, seen, advice)
+    if row["oldest_job"] is None:
+        return [letters, Check("queue", Level.OK, "no job is due")]
+    waited = row["oldest_seconds"]
+    seen = f"{row['due']} jobs are due; the oldest, {row['oldest_job']} ({row['oldest_agent']}), for {age(waited)}"
+    if waited > _WAITED_SECONDS:
+        return [letters, Check("queue", Level.WARN, seen, "start more workers, or see whether any runs this agent")]
+    return [letters, Check("queue", Level.OK, seen)]

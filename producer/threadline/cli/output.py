@@ -1,0 +1,63 @@
+"""Stdout is data, stderr is for people; nothing that an agent wrote can steer the terminal."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import Any
+
+import click
+
+from threadline.contract.codec import dumps
+
+__all__ = ["clean", "hush", "is_drawn", "one_line", "say", "write", "write_json", "write_line"]
+
+#: C0 and C1 controls but tab and newline: escape sequences begin with one of them.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def clean(text: str) -> str:
+    """The text with control characters made visible, fit for a terminal."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """The text as one clean line of at most `limit` characters."""
+    # Cut before splitting: a tool's argument may be a megabyte.
+    line = clean(" ".join(text[: limit * 4].split()))
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def is_drawn() -> bool:
+    """Whether stdout is a terminal that wants colour and movement (NO_COLOR and TERM=dumb do not)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") not in {None, "", "dumb"}
+
+
+def say(message: str) -> None:
+    """One line for people, on stderr."""
+    click.echo(f"threadline: {one_line(message, 2000)}", err=True)
+
+
+def write(text: str) -> None:
+    """Text on stdout as it is: the reader is a program, or asked for exactly this."""
+    click.echo(text, color=False)
+
+
+def write_line(line: bytes) -> None:
+    """One line of data on stdout, in UTF-8 whatever the locale, flushed at once."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def write_json(value: Any) -> None:
+    """A value as one line of JSON on stdout; moments as ISO 8601."""
+    write_line(dumps(value))
+
+
+def hush() -> None:
+    """The reader of stdout has gone: what is still buffered goes nowhere instead of raising at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

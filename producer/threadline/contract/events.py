@@ -1,0 +1,141 @@
+"""One event of a job's log: unknown fields and unknown types pass through unharmed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from threadline.contract.codec import MAX_EVENT_BYTES
+from threadline.contract.states import State
+
+__all__ = ["TERMINAL", "Event", "EventId", "EventType", "decode_event", "encode_event", "now"]
+
+VERSION: Final = 1
+
+
+class EventType(StrEnum):
+    """The lifecycle events. Any other type is a LangGraph stream mode (`updates`, `messages`, …) or newer than us."""
+
+    QUEUED = "queued"
+    STARTED = "started"
+    RESUMED = "resumed"
+    RELEASED = "released"
+    RETRIED = "retried"
+    INTERRUPTED = "interrupted"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    GAP = "gap"
+
+
+#: An event of one of these types ends the log unless a retry follows.
+TERMINAL: Final = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.INTERRUPTED})
+
+
+class EventId(NamedTuple):
+    """`<epoch>-<n>`, ordered as a pair; n counts from 1 without holes inside an epoch."""
+
+    epoch: int
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.n}"
+
+    @classmethod
+    def parse(cls, text: str) -> EventId:
+        """Read `2-17`; ValueError for anything else."""
+        epoch, dash, n = text.partition("-")
+        # Not int() alone: it takes "+1", " 1" and "1_0".
+        if not (dash and epoch.isascii() and epoch.isdigit() and n.isascii() and n.isdigit()):
+            raise ValueError(f"an event id is <epoch>-<n>, for example 2-17, not {text!r}")
+        return cls(int(epoch), int(n))
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a subscriber gets.
+
+    `id` is None only for `gap`. `ns` is the subgraph's namespace, [] for the main agent. `data` is JSON. `prev` is the
+    log's last id before a lifecycle event; `step` is a step event's super-step. `at` is UTC, RFC 3339, milliseconds.
+    """
+
+    job_id: str
+    thread_id: str
+    type: str
+    id: str | None = None
+    ns: list[str] = msgspec.field(default_factory=list)
+    data: Any = None
+    at: str = ""
+    prev: str | None = None
+    step: int | None = None
+    v: int = VERSION
+
+    @property
+    def position(self) -> EventId | None:
+        """The id as a pair; None for `gap`."""
+        return EventId.parse(self.id) if self.id else None
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the job has ended with this event (unless it is retried)."""
+        return self.type in TERMINAL
+
+
+class _Wire(msgspec.Struct, frozen=True):
+    """The field order and presence of contract.md; `prev` and `step` are added only where they are set."""
+
+    v: int
+    id: str | None
+    job_id: str
+    thread_id: str
+    type: str
+    ns: list[str]
+    data: Any
+    at: str
+    step: int | msgspec.UnsetType = msgspec.UNSET
+    prev: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Event)
+
+
+def encode_event(event: Event) -> bytes:
+    """The event as contract.md's JSON object, `prev` and `step` last and only where set.
+
+    Data over 1 MiB is replaced by `{"truncated": true, "bytes": n}`; ledger and checkpoint have it whole.
+    """
+    encoded = _encode(event)
+    if len(encoded) > MAX_EVENT_BYTES and (size := len(_encoder.encode(event.data))) > MAX_EVENT_BYTES:
+        return _encode(msgspec.structs.replace(event, data={"truncated": True, "bytes": size}))
+    return encoded
+
+
+def _encode(event: Event) -> bytes:
+    return _encoder.encode(
+        _Wire(
+            v=event.v,
+            id=event.id,
+            job_id=event.job_id,
+            thread_id=event.thread_id,
+            type=event.type,
+            ns=event.ns,
+            data=event.data,
+            at=event.at or now(),
+            step=msgspec.UNSET if event.step is None else event.step,
+            prev=msgspec.UNSET if event.prev is None else event.prev,
+        )
+    )
+
+
+def decode_event(data: bytes | str) -> Event:
+    """Read an event; msgspec.DecodeError (a ValueError) if it is none. Unknown fields are tolerated."""
+    return _decoder.decode(data)
+
+
+def now(moment: datetime | None = None) -> str:
+    """A moment (default: this one, by this machine's clock) as RFC 3339 in UTC with milliseconds."""
+    moment = moment or datetime.now(UTC)
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,29 @@
+"""Puts wake-ups for due jobs into arq's queue; safe to repeat, safe to lose."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from redis.asyncio import Redis
+
+from threadline.contract.arq_message import Message
+from threadline.contract.keys import Keys
+
+__all__ = ["send"]
+
+
+async def send(redis: Redis, keys: Keys, messages: Sequence[Message]) -> None:
+    """Put messages into the queue and wake the workers, in one round trip. Raises redis' errors.
+
+    Not arq's `enqueue_job`: it needs redis-py < 6 and remembers ids; contract.arq_message owns the layout.
+    """
+    if not messages:
+        return
+    due = time.time() * 1000
+    async with redis.pipeline(transaction=True) as pipe:
+        for message in messages:
+            pipe.psetex(message.key, message.ttl_ms, message.body)
+        pipe.zadd(keys.queue, {message.message_id: due for message in messages})
+        pipe.publish(keys.wake, len(messages))
+        await pipe.execute()

@@ -1,0 +1,74 @@
+"""The table of all environment variables: docs, checks and the hint for a mistyped name come from it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from threadline.errors import ConfigurationError
+
+__all__ = ["VARIABLES", "Variable", "number", "unknown_variables"]
+
+
+class Variable(NamedTuple):
+    """A variable's name, what it means and the default as a reader sees it."""
+
+    name: str
+    meaning: str
+    default: str
+
+
+VARIABLES: Final = (
+    Variable("REDIS_URL", "Redis or Valkey: redis://, rediss://, unix://", "embedded in `dev` and `demo`"),
+    Variable("DATABASE_URL", "Postgres 14 or newer", "embedded in `dev` and `demo`"),
+    Variable("THREADLINE_AGENTS", "a langgraph.json, or name=module:attr,…; adds to the built-in research", "–"),
+    Variable("THREADLINE_MODEL", "provider:model for init_chat_model, or offline", "offline in dev and demo"),
+    Variable("THREADLINE_CORPUS", "folder of .md .txt .html .pdf that research may search", "–"),
+    Variable("THREADLINE_CONCURRENCY", "jobs at once in one worker process", "10"),
+    Variable("THREADLINE_HEARTBEAT_SECONDS", "seconds between two beats of a worker", "1"),
+    Variable("THREADLINE_LEASE_SECONDS", "silence after which a worker is taken for dead", "15"),
+    Variable("THREADLINE_JOB_TIMEOUT_SECONDS", "running time of a job, summed over pick-ups", "3600"),
+    Variable("THREADLINE_STEP_TIMEOUT_SECONDS", "a step without progress for so long counts as a failure", "600"),
+    Variable("THREADLINE_LOOP_STALL_SECONDS", "a worker whose event loop stands still for so long ends itself", "300"),
+    Variable("THREADLINE_DRAIN_SECONDS", "after SIGTERM, until running steps are cut", "25"),
+    Variable("THREADLINE_METRICS_PORT", "/metrics /healthz /readyz; 0 is any free port", "9464"),
+    Variable("THREADLINE_METRICS_HOST", "where that port listens", "127.0.0.1"),
+    Variable("THREADLINE_LOG_FORMAT", "json or console", "json unless a terminal"),
+    Variable("THREADLINE_LOG_LEVEL", "debug, info, warning or error", "info"),
+    Variable("THREADLINE_EVENT_TTL_SECONDS", "how long a job's log is kept in Redis", "86400"),
+    Variable("THREADLINE_EVENT_MAX", "how many events a job's log keeps", "10000"),
+    Variable("THREADLINE_ENQUEUE_KEYS", "id:base64key,…: HMAC that jobs from Redis alone must carry", "off"),
+    Variable("THREADLINE_NAMESPACE", "first word of every Redis key, and the Postgres schema", "threadline"),
+    Variable("THREADLINE_RECURSION_LIMIT", "super-steps of one run before it is stopped", "500"),
+    Variable("THREADLINE_EMBEDDED", "wheels or path: where dev and demo may take the servers from", "both"),
+    Variable("THREADLINE_SEARXNG_URL", "a SearXNG with JSON output: gives research web_search", "–"),
+    Variable("THREADLINE_FETCH_URL", "1: gives research fetch_url without a web search", "off"),
+    Variable("THREADLINE_OFFLINE_TOKENS_PER_SECOND", "pace of the offline model; 0 is as fast as it can", "0"),
+    Variable("THREADLINE_CACHE_DIR", "where the corpus index is kept", "the user's cache folder"),
+)
+_NAMES: Final = frozenset(variable.name for variable in VARIABLES)
+
+
+def unknown_variables(env: Mapping[str, str]) -> list[str]:
+    """A warning for each THREADLINE_ variable that nobody reads, with the nearest known name."""
+    warnings = []
+    for name in sorted(env):
+        if name.startswith("THREADLINE_") and name not in _NAMES:
+            near = difflib.get_close_matches(name, _NAMES, n=1)
+            warnings.append(f"{name} is not known" + (f"; did you mean {near[0]}?" if near else ""))
+    return warnings
+
+
+def number(env: Mapping[str, str], name: str, default: float, *, least: float = 0.05, most: float = 1e9) -> float:
+    """A variable as a number between `least` and `most`; ConfigurationError otherwise."""
+    text = env.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:
+        raise ConfigurationError(f"{name}={text!r}: give a number between {least:g} and {most:g}")
+    return value

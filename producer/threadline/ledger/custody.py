@@ -1,0 +1,163 @@
+"""What workers ask of the ledger: every write to a job compares job, epoch and worker; no row is an answer."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from psycopg import errors
+
+from threadline.contract.codec import dumps
+from threadline.contract.states import Code, State
+from threadline.ledger.database import Row
+from threadline.ledger.ledger import Ledger
+
+__all__ = ["Claim", "Custody", "Due"]
+
+
+class Claim(NamedTuple):
+    """A job in a worker's hands: the fence's four values, and what is needed to run it."""
+
+    job_id: str
+    thread_id: str
+    epoch: int
+    worker_id: str
+    user_id: str
+    agent: str
+    kind: str
+    input: Any
+    options: dict[str, Any]
+    metadata: dict[str, Any]
+    failures: int
+    timeout_seconds: float | None
+    running_seconds: float
+    waited_seconds: float
+    pickup_seconds: float | None
+    newest_at_claim: str | None
+    row: Row
+
+    @property
+    def first(self) -> bool:
+        """Whether no worker had the job before."""
+        return self.epoch == 1
+
+
+class Due(NamedTuple):
+    """A dispatch: which message to put into the queue."""
+
+    job_id: str
+    epoch: int
+    n: int
+
+
+class Custody(Ledger):
+    """The worker's half of the ledger."""
+
+    async def claim(self, job_id: str, worker_id: str) -> Claim | Row | None:
+        """A Claim; or the row of a job that ended instead (cancel pending, expired); or None: not claimed."""
+        try:
+            row = await self.database.row(self.queries["claim"], {"job_id": job_id, "worker_id": worker_id})
+        except errors.UniqueViolation:  # another job of the thread runs
+            return None
+        if row is None or row["state"] != State.RUNNING:
+            return row
+        return Claim(
+            worker_id=worker_id,
+            row=row,
+            **{name: row[name] for name in Claim._fields if name not in {"worker_id", "row"}},
+        )
+
+    async def finish(
+        self,
+        claim: Claim,
+        state: State,
+        *,
+        code: str | None = None,
+        message: str | None = None,
+        result: Any = None,
+        interrupts: list[dict[str, Any]] | None = None,
+    ) -> Row | None:
+        """End the job. None: it is no longer ours, and nothing was changed."""
+        return await self.database.row(
+            self.queries["finish"],
+            {
+                **_own(claim),
+                "state": str(state),
+                "code": code,
+                "message": message,
+                "result": None if result is None else dumps(result).decode(),
+                "interrupts": None if interrupts is None else dumps(interrupts).decode(),
+            },
+        )
+
+    async def release(
+        self,
+        claim: Claim,
+        code: str,
+        *,
+        message: str | None = None,
+        failure: bool = False,
+        delay: float = 0.0,
+        limit: int = 3,
+    ) -> Row | None:
+        """Give the job back; `failure` charges it, and the `limit`th failure ends it. None: it is no longer ours."""
+        params = {"code": code, "message": message, "failure": failure, "delay": delay, "limit": limit}
+        return await self.database.row(self.queries["release"], {**_own(claim), **params})
+
+    async def release_lost(self, job_id: str, epoch: int, worker_id: str) -> Row | None:
+        """L6: a claim whose answer was lost goes back without a charge."""
+        params = {"job_id": job_id, "epoch": epoch, "worker_id": worker_id, "code": Code.LOST_CLAIM, "message": None}
+        return await self.database.row(self.queries["release"], {**params, "failure": False, "delay": 0.0, "limit": 1})
+
+    async def note_checkpoint(self, claim: Claim, checkpoint_id: str | None) -> bool:
+        """Record which checkpoint this epoch goes on from. False: the job is no longer ours."""
+        params = {**_own(claim), "checkpoint_id": checkpoint_id}
+        return await self.database.row(self.queries["progress"], params) is not None
+
+    async def lift_epoch(self, claim: Claim, above: int) -> Claim | None:
+        """P3: raise the epoch above the log's. None: the job is no longer ours."""
+        row = await self.database.row(self.queries["lift_epoch"], {**_own(claim), "above": above})
+        return None if row is None else claim._replace(epoch=row["epoch"], row={**claim.row, "epoch": row["epoch"]})
+
+    async def dispatch_due(self, *, thread_id: str | None = None, limit: int = 200) -> list[Due]:
+        """L4: mark due heads of threads (or of one thread) as dispatched; the caller puts them into the queue."""
+        rows = await self.database.rows(self.queries["dispatch_due"], {"thread_id": thread_id, "limit": limit})
+        return [Due(row["job_id"], row["epoch"], row["dispatch_n"]) for row in rows]
+
+    async def dispatched_long_ago(self, seconds: float, *, limit: int = 200) -> list[Due]:
+        """L4: dispatches that should have been taken by now; the caller looks whether the queue still has them."""
+        rows = await self.database.rows(self.queries["dispatched_long_ago"], {"seconds": seconds, "limit": limit})
+        return [Due(row["job_id"], row["epoch"], row["dispatch_n"]) for row in rows]
+
+    async def expire(self, *, limit: int = 200) -> list[Row]:
+        """End queued jobs that were not started in time."""
+        return await self.database.rows(self.queries["expire"], {"limit": limit})
+
+    async def enforce_deadlines(self, default: float, *, grace: float) -> list[Row]:
+        """V4: end running jobs that are past their deadline by `grace` seconds."""
+        return await self.database.rows(self.queries["enforce_deadlines"], {"default": default, "grace": grace})
+
+    async def unannounced(self, seconds: float, *, limit: int = 100) -> list[Row]:
+        """P1: transitions older than `seconds` whose event nobody has published."""
+        return await self.database.rows(self.queries["unannounced"], {"seconds": seconds, "limit": limit})
+
+    async def transition(self, job_id: str) -> Row | None:
+        """The row that a job's latest event is rebuilt from."""
+        return await self.database.row(self.queries["transition"], {"job_id": job_id})
+
+    async def announced(self, job_id: str, epoch: int) -> None:
+        """The event of this epoch is in the log."""
+        await self.database.rows(self.queries["announced"], {"job_id": job_id, "epoch": epoch})
+
+    async def dead_letter(self, message_id: str, reason: str, body: bytes | None) -> None:
+        """Keep a message that can never become a job where `doctor` shows it."""
+        params = {"message_id": message_id, "reason": reason, "body": body}
+        await self.database.rows(self.queries["dead_letter"], params)
+
+    async def gauges(self) -> Row:
+        """The contract's gauges about the whole queue."""
+        row = await self.database.row(self.queries["queue_gauges"], {"lease_seconds": self.lease_seconds})
+        return row or {}
+
+
+def _own(claim: Claim) -> dict[str, Any]:
+    return {"job_id": claim.job_id, "epoch": claim.epoch, "worker_id": claim.worker_id}

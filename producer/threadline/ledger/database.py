@@ -1,0 +1,130 @@
+"""Connections to Postgres with a time limit on every call, and errors that say what to do and never show a password."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, LiteralString, Self
+
+import psycopg
+from psycopg import AsyncConnection, errors
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+
+from threadline.errors import BackendUnavailable, NotMigrated
+
+__all__ = ["Database", "connection_kwargs", "speaking"]
+
+Row = DictRow
+_NOT_MIGRATED = (errors.UndefinedTable, errors.InvalidSchemaName, errors.UndefinedFunction, errors.UndefinedColumn)
+
+
+def connection_kwargs(application_name: str, **more: Any) -> dict[str, Any]:
+    """How every connection of ours is made: autocommit, prepared statements, dict rows, keepalives, a connect limit."""
+    return {
+        "autocommit": True,
+        "prepare_threshold": 0,
+        "row_factory": dict_row,
+        "application_name": application_name,
+        "connect_timeout": 5,
+        "keepalives_idle": 15,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        **more,
+    }
+
+
+@asynccontextmanager
+async def speaking(limit: float) -> AsyncIterator[None]:
+    """Everything inside has `limit` seconds; psycopg's errors come out as BackendUnavailable or NotMigrated."""
+    try:
+        async with asyncio.timeout(limit):
+            yield
+    except _NOT_MIGRATED as error:
+        raise NotMigrated(
+            f"the database has no current Threadline schema: run `threadline migrate` ({_line(error)})"
+        ) from error
+    except (TimeoutError, PoolTimeout) as error:
+        raise BackendUnavailable(f"Postgres did not answer within {limit:g} s: is DATABASE_URL right?") from error
+    except (psycopg.OperationalError, psycopg.InterfaceError, PoolClosed, errors.InsufficientPrivilege) as error:
+        raise BackendUnavailable(f"Postgres: {_line(error)}") from error
+
+
+class Database:
+    """A pool that opens on first use. `limit` is the seconds that any one call may take."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        application_name: str,
+        min_size: int = 0,
+        max_size: int = 4,
+        limit: float = 10.0,
+        **kwargs: Any,
+    ) -> None:
+        self.url = url
+        self.limit = limit
+        self._kwargs = connection_kwargs(application_name, **kwargs)
+        self.pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
+            url,
+            kwargs=self._kwargs,
+            min_size=min_size,
+            max_size=max_size,
+            open=False,
+            timeout=limit,
+            num_workers=1,
+            name=application_name,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Give all connections back; safe to call twice."""
+        await self.pool.close()
+
+    async def connect(self) -> AsyncConnection[DictRow]:
+        """A connection of its own, outside the pool. Raises BackendUnavailable."""
+        async with speaking(self.limit):
+            return await AsyncConnection.connect(self.url, **self._kwargs)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection[DictRow]]:
+        """A pooled connection in autocommit; the block has `limit` seconds. Raises BackendUnavailable, NotMigrated."""
+        if self.pool.closed:
+            await self._open()
+        async with speaking(self.limit), self.pool.connection() as connection:
+            yield connection
+
+    async def rows(self, query: LiteralString, params: Mapping[str, Any] | None = None) -> list[DictRow]:
+        """Run one statement and fetch all of it."""
+        async with self.connection() as connection:
+            cursor = await connection.execute(query, params)
+            return await cursor.fetchall() if cursor.description else []
+
+    async def row(self, query: LiteralString, params: Mapping[str, Any] | None = None) -> DictRow | None:
+        """Run one statement and fetch its first row; None if there is none, which is an answer."""
+        found = await self.rows(query, params)
+        return found[0] if found else None
+
+    async def _open(self) -> None:
+        # A pool says only "timeout" when it cannot connect: ask once directly, so that the reason is told.
+        probe = await self.connect()
+        await probe.close()
+        try:
+            await self.pool.open()
+        except psycopg.OperationalError as error:  # opened meanwhile by another task
+            raise BackendUnavailable(f"Postgres: {_line(error)}") from error
+
+
+def _line(error: BaseException) -> str:
+    """An error's message as one line; libpq's messages hold host, port and user but no password."""
+    return " ".join(str(error).split()) or type(error).__name__

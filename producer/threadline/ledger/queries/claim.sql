@@ -1,0 +1,33 @@
+-- L1, L6, F5, O1: %(job_id)s, %(worker_id)s. The row after the claim: `running`, or ended because a cancel was pending
+-- (L8) or `expires` had passed. No row: not claimed (another has it, not its turn, not due, this worker is not known).
+WITH target AS (
+    SELECT j.job_id, c.code AS cancel, j.started_at IS NULL AND j.expires_at <= clock_timestamp() AS expired,
+        (SELECT max(k.checkpoint_id) FROM {checkpoints}.checkpoints AS k WHERE k.thread_id = j.thread_id) AS newest
+    FROM {schema}.jobs AS j
+    JOIN {schema}.threads AS t USING (thread_id)
+    LEFT JOIN {schema}.cancel_requests AS c USING (job_id)
+    WHERE j.job_id = %(job_id)s AND j.state = 'queued' AND j.run_at <= now() AND t.restoring IS NULL
+      AND {schema}.is_head(j) AND NOT pg_is_in_recovery()
+      AND EXISTS (SELECT FROM {schema}.workers AS w WHERE w.worker_id = %(worker_id)s AND NOT w.draining)
+    FOR UPDATE OF j SKIP LOCKED
+)
+UPDATE {schema}.jobs AS j SET
+    state = CASE WHEN target.cancel IS NOT NULL THEN 'cancelled' WHEN target.expired THEN 'failed' ELSE 'running' END,
+    code = CASE WHEN target.cancel IS NOT NULL THEN target.cancel WHEN target.expired THEN 'expired' END,
+    message = CASE WHEN target.cancel IS NULL AND target.expired THEN 'the job was not started in time' END,
+    epoch = j.epoch + 1,
+    transition = CASE WHEN target.cancel IS NOT NULL THEN 'cancel' WHEN target.expired THEN 'expire' ELSE 'claim' END,
+    transition_at = clock_timestamp(), claimed_at = clock_timestamp(),
+    worker_id = %(worker_id)s, newest_at_claim = target.newest, checkpoint_id = NULL,
+    -- a claim's own worker publishes its event; an end is published by whoever comes first
+    announced = CASE WHEN target.cancel IS NULL AND NOT coalesce(target.expired, false) THEN j.epoch + 1
+        ELSE j.announced END,
+    started_at = CASE WHEN target.cancel IS NULL AND NOT coalesce(target.expired, false)
+        THEN coalesce(j.started_at, clock_timestamp()) ELSE j.started_at END,
+    finished_at = CASE WHEN target.cancel IS NOT NULL OR target.expired THEN clock_timestamp() END
+FROM target WHERE j.job_id = target.job_id
+RETURNING j.job_id, j.thread_id, j.user_id, j.agent, j.kind, j.input, j.options, j.metadata, j.state, j.epoch,
+    j.failures, j.stalls, j.timeout_seconds, j.running_seconds, j.previous_worker, j.created_at, j.resumes,
+    extract(epoch FROM clock_timestamp() - j.created_at)::float8 AS waited_seconds,
+    extract(epoch FROM clock_timestamp() - j.silent_since)::float8 AS pickup_seconds, j.newest_at_claim,
+    j.transition, j.transition_at, j.code, j.message, j.result, j.interrupts, j.worker_id, j.checkpoint_id, j.run_at

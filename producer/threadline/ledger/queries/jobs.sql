@@ -1,0 +1,9 @@
+-- Newest first. %(state)s, %(thread_id)s, %(user_id)s filter where not null; %(limit)s.
+SELECT job_id, thread_id, user_id, agent, state, epoch, worker_id, failures, stalls, code, message, created_at, started_at,
+    finished_at, metadata
+FROM {schema}.jobs
+WHERE kind <> 'internal'
+  AND (%(state)s::text IS NULL OR state = %(state)s::text)
+  AND (%(thread_id)s::text IS NULL OR thread_id = %(thread_id)s::text)
+  AND (%(user_id)s::text IS NULL OR user_id = %(user_id)s::text)
+ORDER BY created_at DESC, seq DESC LIMIT %(limit)s

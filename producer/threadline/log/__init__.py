@@ -1,0 +1,1 @@
+"""Progress is a log with positions: who writes it (append) and who reads it (follow)."""

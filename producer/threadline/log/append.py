@@ -1,0 +1,68 @@
+"""Appends to a job's log and publishes in one script, or does neither; Redis itself refuses a stale epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from enum import IntEnum
+from importlib.resources import files
+from typing import Any, Final, NamedTuple, cast
+
+from redis.asyncio import Redis
+
+from threadline.contract.events import EventId
+from threadline.contract.keys import Keys
+
+__all__ = ["Appended", "EventLog", "Verdict"]
+
+_SCRIPT: Final = (files(__package__) / "append.lua").read_text(encoding="utf-8")
+
+
+class Verdict(IntEnum):
+    """What became of one event."""
+
+    APPENDED = 1
+    ALREADY_THERE = 0
+    STALE = -1
+
+
+class Appended(NamedTuple):
+    """The log's last position before the call (None: it was empty) and the verdict on each event."""
+
+    before: EventId | None
+    verdicts: list[Verdict]
+
+    @property
+    def stale(self) -> bool:
+        """Whether the log knows a higher epoch: these events were refused."""
+        return Verdict.STALE in self.verdicts
+
+
+class EventLog:
+    """Writes logs; `max_events` and `ttl_seconds` bound each one (THREADLINE_EVENT_MAX, …_TTL_SECONDS)."""
+
+    def __init__(self, redis: Redis, keys: Keys, *, max_events: int, ttl_seconds: int) -> None:
+        self._keys = keys
+        self._max = max_events
+        self._ttl = ttl_seconds
+        self._script = redis.register_script(_SCRIPT)
+
+    async def append(
+        self,
+        job_id: str,
+        thread_id: str,
+        epoch: int,
+        events: Sequence[tuple[int, bytes]],
+        *,
+        queued: bytes = b"",
+    ) -> Appended:
+        """Append `(n, encoded event)` pairs of one epoch, in order. Raises redis' errors.
+
+        Repeating a call whose answer was lost is harmless: what is there already is not written again.
+        """
+        args: list[Any] = [epoch, self._max, self._ttl, self._keys.thread(thread_id), queued]
+        for n, encoded in events:
+            args += [n, encoded]
+        answer = cast("Awaitable[list[Any]]", self._script(keys=[self._keys.events(job_id)], args=args))
+        before, *verdicts = await answer
+        text = before.decode() if isinstance(before, bytes) else before
+        return Appended(EventId.parse(text) if text else None, [Verdict(verdict) for verdict in verdicts])

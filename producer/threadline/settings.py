@@ -1,0 +1,39 @@
+"""What a producer reads from the environment; every value is checked once, and no password is ever shown."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import msgspec
+
+from threadline.contract.keys import Keys
+from threadline.contract.signature import parse_keys
+from threadline.environment import number
+
+__all__ = ["ClientSettings"]
+
+
+class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`redis_url` and `database_url` are None when unset; `lease_seconds` says when a silent worker is not counted."""
+
+    redis_url: str | None = None
+    database_url: str | None = None
+    keys: Keys = Keys()
+    enqueue_keys: dict[str, bytes] = msgspec.field(default_factory=dict)
+    lease_seconds: float = 15.0
+    event_ttl_seconds: int = 86_400
+    event_max: int = 10_000
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> ClientSettings:
+        """Read the environment. Raises ConfigurationError that names the variable."""
+        return cls(
+            redis_url=env.get("REDIS_URL") or None,
+            database_url=env.get("DATABASE_URL") or None,
+            keys=Keys(env.get("THREADLINE_NAMESPACE") or "threadline"),
+            enqueue_keys=parse_keys(env.get("THREADLINE_ENQUEUE_KEYS", "")),
+            lease_seconds=number(env, "THREADLINE_LEASE_SECONDS", 15.0),
+            event_ttl_seconds=int(number(env, "THREADLINE_EVENT_TTL_SECONDS", 86_400)),
+            event_max=int(number(env, "THREADLINE_EVENT_MAX", 10_000)),
+        )

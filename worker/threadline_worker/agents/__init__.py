@@ -1,0 +1,1 @@
+"""The graphs that workers run: the built-in `research`, and those that an application configures."""

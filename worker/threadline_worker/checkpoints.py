@@ -1,0 +1,135 @@
+"""A saver per run: every write commits only while the ledger still gives this job, epoch and worker the thread (F1).
+
+The check is the last statement before Sync, in the same implicit transaction as the write: a worker that is stopped
+while it serialises or sends holds no lock on its ledger row, and its write still commits only if the check passes.
+Reads are not fenced.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import langgraph.checkpoint.base.id as checkpoint_clock
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from psycopg import AsyncCursor, errors
+from psycopg.rows import DictRow
+from psycopg_pool import AsyncConnectionPool
+
+from threadline.ledger.sql import Queries
+
+__all__ = ["Commit", "Fence", "FencedSaver", "LeaseLost", "raise_checkpoint_clock"]
+
+#: The SQLSTATE that assert_fence raises (ledger/schema).
+FENCE_STATE = "LF001"
+
+
+class LeaseLost(RuntimeError):  # noqa: N818 - the field's term
+    """The ledger gave this job, or its thread, to someone else: stop, and change nothing."""
+
+
+class Fence(NamedTuple):
+    """What every write is checked against."""
+
+    job_id: str
+    thread_id: str
+    epoch: int
+    worker_id: str
+
+
+class Commit(NamedTuple):
+    """A checkpoint that is durable. `namespace` is LangGraph's checkpoint_ns, "" for the main graph."""
+
+    namespace: str
+    step: int
+    checkpoint_id: str
+    seconds: float
+
+
+class FencedSaver(AsyncPostgresSaver):
+    """`on_commit` hears of each checkpoint after its commit."""
+
+    def __init__(
+        self,
+        pool: AsyncConnectionPool[Any],
+        fence: Fence,
+        queries: Queries,
+        *,
+        on_commit: Callable[[Commit], None] = lambda _commit: None,
+        serde: SerializerProtocol | None = None,
+    ) -> None:
+        super().__init__(pool, serde=serde)
+        self._fence = fence
+        self._check = queries.fill("SELECT {schema}.assert_fence(%s, %s, %s, %s)")
+        self._on_commit = on_commit
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Write a checkpoint. Raises LeaseLost."""
+        self._own(config)
+        started = time.perf_counter()
+        written = await super().aput(config, checkpoint, metadata, new_versions)
+        self._on_commit(
+            Commit(
+                str(config["configurable"].get("checkpoint_ns", "")),
+                int(metadata.get("step", -1)),
+                checkpoint["id"],
+                time.perf_counter() - started,
+            )
+        )
+        return written
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Write a task's results. Raises LeaseLost. LangGraph looks for `task_path` in this very signature."""
+        self._own(config)
+        await super().aput_writes(config, writes, task_id, task_path)
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """Delete the thread's checkpoints. Raises LeaseLost."""
+        self._own({"configurable": {"thread_id": thread_id}})
+        await super().adelete_thread(thread_id)
+
+    def _own(self, config: RunnableConfig) -> None:
+        thread_id = config["configurable"]["thread_id"]
+        if thread_id != self._fence.thread_id:
+            raise LeaseLost(f"this run may write thread {self._fence.thread_id} only, not {thread_id}")
+
+    @asynccontextmanager
+    async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[DictRow]]:
+        if not pipeline:
+            async with super()._cursor(pipeline=False) as cursor:
+                yield cursor
+            return
+        try:
+            async with super()._cursor(pipeline=True) as cursor:
+                yield cursor
+                await cursor.execute(self._check, self._fence)
+        except errors.DatabaseError as error:
+            if error.sqlstate == FENCE_STATE:
+                raise LeaseLost(str(error).splitlines()[0]) from error
+            raise
+
+
+def raise_checkpoint_clock(newest: str | None) -> None:
+    """F4: checkpoint ids come from this machine's clock, the head is the highest: never make one below `newest`.
+
+    LangGraph keeps its clock in a module global that only ever rises; so do we.
+    """
+    if newest is None:
+        return
+    ticks = checkpoint_clock.UUID(newest).time
+    clock: Any = checkpoint_clock
+    # The only way to raise it; a test holds it.
+    clock._last_v6_timestamp = max(clock._last_v6_timestamp or 0, ticks)  # noqa: SLF001

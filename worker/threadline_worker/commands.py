@@ -1,0 +1,81 @@
+"""The commands that run agents or servers; the `threadline` program loads this module only when one is called."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+
+import click
+
+from threadline.ledger.database import Database
+from threadline.settings import ClientSettings
+
+__all__ = ["agents", "migrate", "worker"]
+
+
+@click.command()
+@click.option("--concurrency", type=click.IntRange(1, 10_000), help="Jobs at once (THREADLINE_CONCURRENCY).")
+@click.option("--burst", is_flag=True, help="End once the queue is empty.")
+def worker(concurrency: int | None, burst: bool) -> None:
+    """Run a worker until SIGTERM or Ctrl-C; the first drains, the second stops at once."""
+    from threadline_worker.settings import WorkerSettings  # noqa: PLC0415 - heavy imports wait until they are needed
+    from threadline_worker.telemetry.logs import configure_logs  # noqa: PLC0415
+
+    settings = WorkerSettings.from_env(concurrency=concurrency)
+    configure_logs(settings.log_level, settings.log_format)
+    from threadline_worker.main import run_worker  # noqa: PLC0415
+
+    run_worker(settings, burst=burst)
+
+
+@click.command()
+def migrate() -> None:
+    """Bring the database to this version; safe to repeat, and for several at once."""
+    from threadline_worker.backends import migrate_all  # noqa: PLC0415
+
+    settings = ClientSettings.from_env()
+    if not settings.database_url:
+        raise click.UsageError("DATABASE_URL is not set: set it, or run `threadline dev`, which prints one")
+
+    async def run() -> list[str]:
+        async with Database(settings.database_url or "", application_name="threadline-migrate", limit=60.0) as database:
+            return await migrate_all(database, settings.keys)
+
+    applied = asyncio.run(run())
+    for name in applied:
+        click.echo(f"applied {name}")
+    click.echo("up to date" if not applied else f"{len(applied)} applied; LangGraph's tables are set up")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="An array of {name, input_schema}.")
+def agents(as_json: bool) -> None:
+    """List the agents that a worker here would run, with their input."""
+    import os  # noqa: PLC0415
+
+    from threadline_worker.agents.errors import AgentConfigError  # noqa: PLC0415
+    from threadline_worker.agents.registry import Agents  # noqa: PLC0415
+    from threadline_worker.telemetry.logs import configure_logs  # noqa: PLC0415
+
+    configure_logs("error")
+    known = Agents(os.environ.get("THREADLINE_AGENTS", ""), os.environ)
+
+    async def run() -> list[dict[str, object]]:
+        found: list[dict[str, object]] = []
+        for name in known.names:
+            try:
+                found.append({"name": name, "input_schema": (await known.load(name)).input_schema()})
+            except AgentConfigError as error:
+                found.append({"name": name, "input_schema": None, "error": str(error)})
+        return found
+
+    listed = asyncio.run(run())
+    if as_json:
+        click.echo(json.dumps(listed))
+        return
+    for agent in listed:
+        schema = agent["input_schema"]
+        fields = ", ".join(schema.get("properties", {})) if isinstance(schema, dict) else agent["error"]
+        click.echo(f"{agent['name']}\t{fields}")
+    sys.exit(0)

@@ -1,0 +1,246 @@
+"""One job from claim to hand-over: decide, run, settle, announce, hand on; a lost lease writes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from psycopg_pool import AsyncConnectionPool
+
+from threadline import dispatch
+from threadline.contract.arq_message import Message, message_id
+from threadline.contract.events import encode_event
+from threadline.contract.keys import Keys
+from threadline.contract.states import Code, State
+from threadline.errors import BackendUnavailable
+from threadline.ledger.custody import Claim, Custody, Due
+from threadline.ledger.transition_event import event_of
+from threadline.log.append import EventLog
+from threadline.redis_client import REDIS_ERRORS, reason
+from threadline_worker.agents.errors import AgentConfigError
+from threadline_worker.agents.registry import Agent, Agents, UnknownAgentError
+from threadline_worker.announce import Announcer
+from threadline_worker.graph_run import GraphRun
+from threadline_worker.liveness import Liveness
+from threadline_worker.outcome import (
+    FAILURE_LIMIT,
+    Cancelled,
+    Failed,
+    Interrupted,
+    Lost,
+    Outcome,
+    Released,
+    Retriable,
+    Succeeded,
+    backoff,
+)
+from threadline_worker.publisher import Publisher
+from threadline_worker.runs import Run
+from threadline_worker.settings import WorkerSettings
+from threadline_worker.telemetry.metrics import Metrics
+
+__all__ = ["Execution", "Services"]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Services:
+    """What every run needs; made in main.py and handed down."""
+
+    settings: WorkerSettings
+    keys: Keys
+    ledger: Custody
+    checkpoints: AsyncConnectionPool[Any]
+    redis: Any
+    events: EventLog
+    announcer: Announcer
+    agents: Agents
+    liveness: Liveness
+    metrics: Metrics
+
+
+class Execution:
+    """Runs one claim to its end."""
+
+    def __init__(self, services: Services, run: Run) -> None:
+        self._services = services
+        self._run = run
+
+    async def execute(self) -> None:
+        """Never raises for what the job does; the outcome is in the ledger, or the lease was lost."""
+        claim = self._run.claim
+        with structlog.contextvars.bound_contextvars(
+            job_id=claim.job_id, thread_id=claim.thread_id, agent=claim.agent, epoch=claim.epoch
+        ):
+            self._note_claim(claim)
+            outcome = await self._outcome()
+            row = await self._settle(outcome)
+            if row is not None:
+                await self._services.announcer.announce(row)
+                await self._hand_on(claim.thread_id)
+
+    def _note_claim(self, claim: Claim) -> None:
+        metrics = self._services.metrics
+        metrics.job_claims.labels(agent=claim.agent, kind="start" if claim.first else "resume").inc()
+        if claim.first:
+            metrics.job_wait.labels(agent=claim.agent).observe(max(claim.waited_seconds, 0.0))
+        if claim.pickup_seconds is not None:
+            metrics.pickup.observe(max(claim.pickup_seconds, 0.0))
+        log.info("job.claimed", pickup_seconds=claim.pickup_seconds)
+
+    async def _outcome(self) -> Outcome:
+        try:
+            agent = await self._services.agents.load(self._run.claim.agent)
+            return await self._with_graph(agent)
+        except UnknownAgentError as error:
+            return Failed(Code.UNKNOWN_AGENT, str(error))
+        except AgentConfigError as error:
+            return Failed(Code.AGENT_UNAVAILABLE, str(error))
+        except BackendUnavailable as error:
+            # The decision could not be made: nothing has run, so nothing is charged.
+            log.warning("job.failed", error=reason(error))
+            return Released(Code.TRANSIENT)
+        except Exception as error:  # the boundary of a job: whatever it is, the worker and its neighbours go on
+            log.exception("job.failed")
+            return Failed(Code.ERROR, f"{type(error).__name__}: {error}"[:2000])
+
+    async def _with_graph(self, agent: Agent) -> Outcome:
+        services, claim = self._services, self._run.claim
+        graph_run = GraphRun(services, self._run, agent)
+        step = await graph_run.decide()
+        if step is not None and not isinstance(step, int):
+            return step
+        lifted = await self._announce_claim(claim, step)
+        if lifted is None:
+            return Lost()
+        self._run.claim = lifted.claim
+        async with Publisher(
+            services.events,
+            claim.job_id,
+            claim.thread_id,
+            lifted.claim.epoch,
+            metrics=services.metrics,
+            may_publish=services.liveness.fresh,
+            on_stale=self._run.lose,
+        ) as publisher:
+            if lifted.unsent is not None:
+                publisher.first(*lifted.unsent)
+            outcome = await graph_run.run(publisher)
+            if not isinstance(outcome, Lost):
+                await publisher.flush()
+            return outcome
+
+    async def _announce_claim(self, claim: Claim, step: int | None) -> _Lifted | None:
+        """Publish `started` or `resumed`. P3: where the log is ahead of the ledger, the epoch is lifted above it."""
+        for _attempt in range(3):
+            event = event_of(claim.row, step=step)
+            try:
+                async with asyncio.timeout(1.0):
+                    answer = await self._services.announcer.append(claim.row, step=step)
+            except REDIS_ERRORS:
+                # The run does not wait for Redis; the publisher sends it when Redis is back.
+                return _Lifted(claim, (encode_event(event), event.type))
+            if not answer.stale or answer.before is None:
+                return _Lifted(claim, None)
+            lifted = await self._services.ledger.lift_epoch(claim, answer.before.epoch)
+            if lifted is None:
+                return None
+            claim = lifted
+        return _Lifted(claim, None)
+
+    async def _settle(self, outcome: Outcome) -> Mapping[str, Any] | None:
+        """Write the outcome. None: the lease was lost, and nothing was written."""
+        claim, started = self._run.claim, time.monotonic()
+        delay = 0.1
+        while not isinstance(outcome, Lost) and not isinstance(self._run.stopping, Lost):
+            try:
+                row = await self._write(claim, outcome)
+            except BackendUnavailable as error:
+                # A COMMIT whose answer is lost may have happened (findings.md): look before repeating.
+                log.warning("job.failed", error=reason(error), waiting=round(time.monotonic() - started, 1))
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 2.0)
+                continue
+            row = row or await self._written_before(claim)
+            if row is None:
+                break
+            self._note_end(row)
+            return row
+        log.warning("lease.lost")
+        self._services.metrics.lease_lost.inc()
+        return None
+
+    async def _write(  # noqa: PLR0911 - a table of outcomes
+        self, claim: Claim, outcome: Outcome
+    ) -> Mapping[str, Any] | None:
+        ledger = self._services.ledger
+        match outcome:
+            case Succeeded(result):
+                return await ledger.finish(claim, State.SUCCEEDED, result=result)
+            case Interrupted(prompts):
+                return await ledger.finish(claim, State.INTERRUPTED, interrupts=prompts)
+            case Failed(code, message):
+                return await ledger.finish(claim, State.FAILED, code=code, message=message)
+            case Cancelled(code):
+                return await ledger.finish(claim, State.CANCELLED, code=code)
+            case Retriable(code, message, retry_after):
+                delay = backoff(claim.failures, retry_after)
+                return await ledger.release(
+                    claim, code, message=message, failure=True, delay=delay, limit=FAILURE_LIMIT
+                )
+            case Released(code):
+                return await ledger.release(claim, code)
+            case _:
+                return None
+
+    async def _written_before(self, claim: Claim) -> Mapping[str, Any] | None:
+        """No row was changed: an earlier try of ours may have committed although its answer was lost."""
+        row = await self._services.ledger.transition(claim.job_id)
+        ours = (
+            row is not None
+            and row["epoch"] == claim.epoch + 1
+            and row["previous_worker"] == claim.worker_id
+            and row["transition"] in {"finish", "release"}
+        )
+        return row if ours else None
+
+    def _note_end(self, row: Mapping[str, Any]) -> None:
+        metrics, claim = self._services.metrics, self._run.claim
+        if row["state"] == State.QUEUED:
+            log.info("job.released", code=row["code"], message=row["message"])
+            return
+        code = row["code"] or ""
+        metrics.jobs_finished.labels(agent=claim.agent, state=row["state"], code=code).inc()
+        seconds = row.get("running_seconds")
+        if seconds is not None:
+            metrics.job_duration.labels(agent=claim.agent, state=row["state"]).observe(seconds)
+        log.info("job.finished", state=row["state"], code=code or None, message=row["message"], seconds=seconds)
+
+    async def _hand_on(self, thread_id: str) -> None:
+        """The next job of the thread, or this one again: wake somebody at once instead of at the next sweep."""
+        try:
+            due = await self._services.ledger.dispatch_due(thread_id=thread_id)
+            await send_due(self._services.redis, self._services.keys, due)
+        except (*REDIS_ERRORS, BackendUnavailable) as error:
+            log.warning("dispatch.failed", error=reason(error))
+
+
+@dataclass(frozen=True)
+class _Lifted:
+    """The claim after its announcement, and the event that could not be sent yet with its type."""
+
+    claim: Claim
+    unsent: tuple[bytes, str] | None
+
+
+async def send_due(redis: Any, keys: Keys, due: list[Due]) -> None:
+    """Put wake-ups for these dispatches into the queue. Raises redis' errors; the sweep finds what was lost."""
+    enqueued = int(time.time() * 1000)
+    await dispatch.send(
+        redis, keys, [Message(message_id(job.job_id, job.epoch, job.n), [job.job_id], enqueued) for job in due]
+    )

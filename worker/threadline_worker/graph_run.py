@@ -1,0 +1,230 @@
+"""Runs a graph from the thread's head until it ends, waits, fails or is stopped; every write passes the fence."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import structlog
+from langchain_core.messages import HumanMessage
+from langgraph.errors import GraphDrained
+from langgraph.types import Command, Interrupt
+
+from threadline.contract.states import Code
+from threadline.errors import InvalidJob
+from threadline_worker.checkpoints import Commit, Fence, FencedSaver, LeaseLost, raise_checkpoint_clock
+from threadline_worker.memory_store import FencedStore
+from threadline_worker.outcome import Failed, Interrupted, Lost, Outcome, Released, Retriable, Succeeded, classify
+from threadline_worker.resume import Decision, decide, unfinished
+from threadline_worker.serialise import jsonable
+from threadline_worker.tokens import count_tokens
+
+if TYPE_CHECKING:
+    from threadline_worker.agents.registry import Agent
+    from threadline_worker.execution import Services
+    from threadline_worker.publisher import Publisher
+    from threadline_worker.runs import Run
+
+__all__ = ["GraphRun"]
+
+log = structlog.get_logger(__name__)
+
+#: How long a cancelled step may take to stop before it is left behind; its writes are fenced.
+_STOP_SECONDS = 10.0
+
+
+class GraphRun:
+    """One claim's way through its graph: `decide()` once, then `run()` if there is something to do."""
+
+    def __init__(self, services: Services, run: Run, agent: Agent) -> None:
+        self._services = services
+        self._run = run
+        self._agent = agent
+        self._steps: dict[str, int] = {}
+        self._progress = time.monotonic()
+        self._step_started = time.monotonic()
+        self._decision = Decision("start")
+
+    async def decide(self) -> int | Outcome | None:
+        """R2: the outcome if there is nothing to run; else the super-step to go on behind (None: a start)."""
+        claim = self._run.claim
+        raise_checkpoint_clock(claim.newest_at_claim)
+        saver = self._saver()
+        graph = self._agent.graph.copy({"checkpointer": saver})
+        self._decision = found = await decide(graph, saver, claim.thread_id, claim.job_id)
+        match found.action:
+            case "finished":
+                return self._result(found.values)
+            case "waiting":
+                return Interrupted([_prompt(interrupt) for interrupt in found.interrupts])
+            case "superseded":
+                return Failed(Code.SUPERSEDED, "the thread went on without this job")
+            case _:
+                await self._services.ledger.note_checkpoint(claim, found.checkpoint_id)
+                claim.row["checkpoint_id"] = found.checkpoint_id
+                self._steps[""] = found.step
+                return found.step if found.action == "resume" else None
+
+    async def run(self, publisher: Publisher) -> Outcome:
+        """Stream the graph into the publisher until it is over."""
+        store = FencedStore(self._services.checkpoints, self._fence(), self._services.ledger.queries)
+        driver = asyncio.create_task(self._drive(publisher, store), name=f"run {self._run.job_id}")
+        try:
+            return await self._watch(driver)
+        finally:
+            store.stop()
+
+    async def _drive(self, publisher: Publisher, store: FencedStore) -> Outcome:
+        claim, options = self._run.claim, self._run.claim.options
+        try:
+            graph = self._agent.graph.copy({"checkpointer": self._saver(), "store": store})
+            stream = graph.astream(
+                self._input(),
+                self._config(),
+                context=self._agent.context(claim.user_id, claim.job_id, claim.thread_id),
+                stream_mode=options["stream_modes"],
+                subgraphs=True,
+                version="v2",
+                durability="sync",  # R1: with async or exit, steps and even the input can be lost
+                control=self._run.control,
+                interrupt_before=options["interrupt_before"] or None,
+                interrupt_after=options["interrupt_after"] or None,
+            )
+            async with aclosing(stream) as parts:  # type: ignore[type-var]
+                async for part in parts:
+                    self._on_part(publisher, part)
+            left, interrupts, values = await unfinished(graph, claim.thread_id)
+        except GraphDrained:
+            return self._run.stopping or Released()
+        except LeaseLost:
+            return Lost()
+        except InvalidJob as error:
+            return Failed(Code.INVALID_INPUT, str(error))
+        except Exception as error:  # the boundary of the graph, which is anyone's code
+            outcome = classify(error)
+            log.warning("job.failed", code=outcome.code, exc_info=True)
+            return outcome
+        if left:
+            return Interrupted([_prompt(interrupt) for interrupt in interrupts])
+        return self._result(values)
+
+    async def _watch(self, driver: asyncio.Task[Outcome]) -> Outcome:
+        """Wait for the run, and for every reason to stop it."""
+        stopped = asyncio.create_task(self._run.stopped.wait())
+        try:
+            while True:
+                remaining, limit = self._limits()
+                done, _ = await asyncio.wait(
+                    {driver, stopped}, timeout=max(min(remaining, limit), 0.0), return_when=asyncio.FIRST_COMPLETED
+                )
+                if driver in done:
+                    return await driver
+                if stopped in done:
+                    await _stop(driver)
+                    return self._run.stopping or Released()
+                remaining, limit = self._limits()
+                if remaining <= 0:
+                    await _stop(driver)
+                    return Failed(Code.TIMEOUT, f"the job ran for longer than its {self._timeout:g} seconds")
+                if limit <= 0:
+                    await _stop(driver)
+                    seconds = self._services.settings.step_timeout
+                    return Retriable(Code.STEP_TIMEOUT, f"a step made no progress for {seconds:g} seconds")
+        finally:
+            stopped.cancel()
+            if not driver.done():
+                driver.cancel()
+
+    @property
+    def _timeout(self) -> float:
+        return self._run.claim.timeout_seconds or self._services.settings.job_timeout
+
+    def _limits(self) -> tuple[float, float]:
+        """Seconds left of the job's running time (V5: summed over epochs), and of the step's."""
+        now = time.monotonic()
+        ran = self._run.claim.running_seconds + (now - self._run.began)
+        return self._timeout - ran, self._services.settings.step_timeout - (now - self._progress)
+
+    def _on_part(self, publisher: Publisher, part: Any) -> None:
+        self._progress = time.monotonic()
+        kind, namespace, data = str(part["type"]), tuple(part["ns"]), part["data"]
+        if kind == "updates":
+            count_tokens(self._services.metrics, self._run.claim.agent, data)
+        committed = self._steps.get("|".join(namespace))
+        # With subgraphs on, a step's updates come before its checkpoint (findings.md): it is the step after the last.
+        publisher.offer(kind, namespace, data, None if committed is None else committed + 1)
+
+    def _on_commit(self, commit: Commit) -> None:
+        now = time.monotonic()
+        metrics = self._services.metrics
+        metrics.checkpoint_write.observe(commit.seconds)
+        self._progress = now
+        self._steps[commit.namespace] = commit.step
+        if commit.namespace == "" and commit.step >= 0:
+            metrics.supersteps.labels(agent=self._run.claim.agent).inc()
+            metrics.superstep_seconds.labels(agent=self._run.claim.agent).observe(now - self._step_started)
+        self._step_started = now
+
+    def _fence(self) -> Fence:
+        claim = self._run.claim
+        return Fence(claim.job_id, claim.thread_id, claim.epoch, claim.worker_id)
+
+    def _saver(self) -> FencedSaver:
+        return FencedSaver(
+            self._services.checkpoints, self._fence(), self._services.ledger.queries, on_commit=self._on_commit
+        )
+
+    def _input(self) -> Any:
+        if self._decision.action == "resume":
+            return None
+        given = self._run.claim.input
+        if self._run.claim.kind == "resume":
+            return Command(resume=given)
+        if not isinstance(given, str):
+            return given
+        if self._agent.text_input is False:
+            raise InvalidJob(f"agent {self._agent.name} has no `messages`: give its input as a dict, not as text")
+        # A stable id: should the input be applied twice, it is one message.
+        return {"messages": [HumanMessage(given, id=f"{self._run.job_id}-input")]}
+
+    def _config(self) -> Any:
+        claim = self._run.claim
+        configurable: dict[str, Any] = {
+            "thread_id": claim.thread_id,
+            "user_id": claim.user_id,
+            "job_id": claim.job_id,
+        }
+        if claim.options.get("checkpoint_id") and claim.first and self._decision.action == "start":
+            configurable["checkpoint_id"] = claim.options["checkpoint_id"]
+        return {
+            "configurable": configurable,
+            "metadata": {"job_id": claim.job_id},
+            "run_id": _uuid(claim.job_id),
+            "recursion_limit": self._services.settings.recursion_limit,
+        }
+
+    def _result(self, values: Any) -> Succeeded:
+        return Succeeded(self._agent.result(values))
+
+
+def _prompt(interrupt: Interrupt) -> dict[str, Any]:
+    return {"id": interrupt.id, "value": jsonable(interrupt.value)}
+
+
+def _uuid(job_id: str) -> Any:
+    """The job's id as LangSmith's run id, where it is one (adopted jobs may carry any id)."""
+    try:
+        return UUID(job_id)
+    except ValueError:
+        return None
+
+
+async def _stop(driver: asyncio.Task[Outcome]) -> None:
+    """Cancel and wait; code that swallows the cancellation is left behind, fenced."""
+    driver.cancel()
+    _done, pending = await asyncio.wait({driver}, timeout=_STOP_SECONDS)
+    if pending:
+        log.warning("job.abandoned", seconds=_STOP_SECONDS)

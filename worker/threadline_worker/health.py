@@ -1,0 +1,68 @@
+"""Says whether this worker lives, is ready and may claim, each with its reasons; called from any thread."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from threadline_worker.liveness import MAX_SKEW_SECONDS, Liveness
+from threadline_worker.runs import Runs
+
+if TYPE_CHECKING:
+    from threadline_worker.sweep import Sweep
+
+__all__ = ["Health"]
+
+#: A server that has not answered for so long is named in /readyz; the sweep asks both once a second.
+_AWAY_SECONDS = 5.0
+#: A loop or a beat that has not answered for so long turns /healthz red, well before the process ends itself.
+_WEDGED_SECONDS = 30.0
+
+
+class Health:
+    """Reads what others know; asks no server."""
+
+    def __init__(
+        self, runs: Runs, liveness: Liveness, sweep: Sweep, draining: asyncio.Event, *, loop_stall: float
+    ) -> None:
+        self._runs = runs
+        self._liveness = liveness
+        self._sweep = sweep
+        self._draining = draining
+        self._wedged = min(_WEDGED_SECONDS, loop_stall)
+
+    def unhealthy(self) -> list[str]:
+        """Why /healthz is red: the process should be started again."""
+        reasons = []
+        if (seconds := self._liveness.seconds_since_tick()) > self._wedged:
+            reasons.append(f"the event loop has not answered for {seconds:.0f} s")
+        return reasons
+
+    def unready(self) -> list[str]:
+        """Why /readyz is red: this worker takes no jobs now."""
+        reasons = list(self._claim_reasons())
+        now = time.monotonic()
+        if now - self._sweep.redis_ok_at > _AWAY_SECONDS:
+            reasons.append("Redis does not answer")
+        if now - self._sweep.postgres_ok_at > _AWAY_SECONDS:
+            reasons.append("Postgres does not answer")
+        return reasons
+
+    def may_claim(self) -> bool:
+        """Whether the tap is open (slots aside)."""
+        return not self._claim_reasons()
+
+    def _claim_reasons(self) -> list[str]:
+        reasons = []
+        if self._draining.is_set():
+            reasons.append("draining")
+        if not self._liveness.fresh():
+            reasons.append("its last beat is older than the lease")
+        if not self._liveness.clock_ok():
+            reasons.append(
+                f"this clock is {self._liveness.skew:.1f} s off the database's (at most {MAX_SKEW_SECONDS:g})"
+            )
+        if self._liveness.in_recovery:
+            reasons.append("Postgres is a read-only replica")
+        return reasons

@@ -1,0 +1,319 @@
+"""Builds a worker from its settings and runs it until it has drained; a soft stop gives every job back uncharged."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import structlog
+from arq.connections import ArqRedis
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+
+from threadline.contract.codec import dumps
+from threadline.environment import unknown_variables
+from threadline.errors import BackendUnavailable
+from threadline.ledger.custody import Custody
+from threadline.ledger.database import Database
+from threadline.ledger.sql import Queries
+from threadline.log.append import EventLog
+from threadline.redis_client import connect_redis
+from threadline_worker.agents.registry import Agents
+from threadline_worker.announce import Announcer
+from threadline_worker.backends import wait_for_servers
+from threadline_worker.consumer import Consumer
+from threadline_worker.execution import Services
+from threadline_worker.health import Health
+from threadline_worker.intake import Intake
+from threadline_worker.liveness import Liveness, worker_lock_key
+from threadline_worker.reconcile import Reconciler
+from threadline_worker.rescue import Rescuer
+from threadline_worker.runs import Runs
+from threadline_worker.settings import WorkerSettings
+from threadline_worker.sweep import Sweep
+from threadline_worker.telemetry.http import HealthServer
+from threadline_worker.telemetry.metrics import Metrics, QueueGauges
+
+__all__ = ["WorkerProcess", "new_worker_id"]
+
+log = structlog.get_logger(__name__)
+
+
+def new_worker_id() -> str:
+    """`host-pid-random`: readable, and never that of an earlier process."""
+    return f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(2)}"
+
+
+class WorkerProcess:
+    """One worker. `run()` returns after a drain; `drain()` is the first signal, `stop_now()` the second.
+
+    With `burst` it drains by itself once nothing is queued or running.
+    """
+
+    def __init__(self, settings: WorkerSettings, *, burst: bool = False) -> None:
+        self._settings = settings
+        self._burst = burst
+        self._keys = settings.client.keys
+        self.worker_id = new_worker_id()
+        self._draining = asyncio.Event()
+        self._stop_now = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._runs = Runs(settings.concurrency)
+        self._registry = CollectorRegistry()
+        self._metrics = Metrics(self._registry)
+        self._queries = Queries(self._keys.schema)
+        self._agents = Agents(settings.agents, settings.env)
+
+    def drain(self) -> None:
+        """Take no new jobs, stop each run at its next super-step, give all back."""
+        self._draining.set()
+
+    def stop_now(self) -> None:
+        """Cut what is running; it is given back without a charge all the same."""
+        self._draining.set()
+        self._stop_now.set()
+
+    async def run(self) -> None:
+        """Raises BackendUnavailable if a server is not there at the start or the port is taken, NotMigrated."""
+        structlog.contextvars.bind_contextvars(worker_id=self.worker_id)
+        for warning in unknown_variables(self._settings.env):
+            log.warning("worker.configuration", problem=warning)
+        log.info("worker.starting", version=version("threadline"))
+        async with AsyncExitStack() as stack:
+            services = await self._connect(stack)
+            await self._register(services.ledger)
+            stack.push_async_callback(self._unregister, services.ledger)
+            await self._work(services, stack)
+        log.info("worker.stopped")
+
+    async def _connect(self, stack: AsyncExitStack) -> Services:
+        """Connections, in the order in which they are closed from the last to the first."""
+        settings, keys = self._settings, self._keys
+        name = f"threadline:{self.worker_id}"
+        redis: Any = connect_redis(settings.redis_url, kind=ArqRedis)
+        stack.push_async_callback(redis.aclose)
+        database = await stack.enter_async_context(Database(settings.database_url, application_name=name, max_size=4))
+        await wait_for_servers(redis, database, keys)
+        checkpoints = await stack.enter_async_context(
+            Database(
+                settings.database_url,
+                application_name=name,
+                max_size=max(4, settings.concurrency),
+                options=f"-c search_path={keys.schema},public",
+            )
+        )
+        async with checkpoints.connection():  # opens the pool
+            pass
+        ledger = Custody(database, self._queries, lease_seconds=settings.lease)
+        client = settings.client
+        events = EventLog(redis, keys, max_events=client.event_max, ttl_seconds=client.event_ttl_seconds)
+        return Services(
+            settings=settings,
+            keys=keys,
+            ledger=ledger,
+            checkpoints=checkpoints.pool,
+            redis=redis,
+            events=events,
+            announcer=Announcer(ledger, events, self._metrics),
+            agents=self._agents,
+            liveness=self._liveness(ledger),
+            metrics=self._metrics,
+        )
+
+    def _liveness(self, ledger: Custody) -> Liveness:
+        settings = self._settings
+        reconciler = Reconciler(
+            ledger,
+            self._runs,
+            self.worker_id,
+            self._metrics,
+            spawn=self._spawn,
+            register=lambda: self._register(ledger),
+        )
+        return Liveness(
+            settings.database_url,
+            self._queries,
+            self.worker_id,
+            heartbeat=settings.heartbeat,
+            lease=settings.lease,
+            loop_stall=settings.loop_stall,
+            channel=self._keys.schema,
+            runs=self._runs.epochs,
+            on_beat=reconciler.heard,
+            on_notice=self._sweep_soon,
+        )
+
+    async def _work(self, services: Services, stack: AsyncExitStack) -> None:
+        settings, liveness = self._settings, services.liveness
+        direct = Database(settings.database_url, application_name=liveness.application_name)
+        rescuer = Rescuer(self._queries, self.worker_id, heartbeat=settings.heartbeat, lease=settings.lease)
+        self._sweep = Sweep(services, direct, rescuer)
+        health = Health(self._runs, liveness, self._sweep, self._draining, loop_stall=settings.loop_stall)
+        self._expose(services, health, stack)
+        liveness.start()
+        stack.push_async_callback(liveness.stop)
+        intake = Intake(services, self._runs, self.worker_id, self._spawn)
+        consumer = Consumer(
+            services.redis,
+            self._keys,
+            self._runs,
+            handler=intake.take,
+            dead_letter=intake.dead_letter,
+            may_claim=health.may_claim,
+            on_control=self._on_control,
+            on_purged=lambda why: self._metrics.messages_purged.labels(reason=why[:60]).inc(),
+        )
+        async with asyncio.TaskGroup() as tasks:
+            sweeping = tasks.create_task(self._sweep.run(), name="sweep")
+            consuming = tasks.create_task(consumer.run(), name="consume")
+            if self._burst:
+                tasks.create_task(self._drain_when_idle(services.ledger), name="burst")
+            log.info("worker.ready", agents=self._agents.names, slots=self._runs.slots)
+            await self._draining.wait()
+            await self._drain(liveness)
+            consuming.cancel()
+            sweeping.cancel()
+
+    async def _drain(self, liveness: Liveness) -> None:
+        """A soft stop: the beat goes on until the last job is given back."""
+        log.info("worker.draining", running=len(self._runs), seconds=self._settings.drain)
+        liveness.draining = True
+        for run in self._runs:
+            run.drain()
+        await self._until_idle(self._settings.drain)
+        for run in self._runs:
+            run.cut()
+        # Each run has its own bounds for stopping and for the ledger's answer.
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    async def _until_idle(self, limit: float) -> None:
+        stop_now = asyncio.create_task(self._stop_now.wait())
+        try:
+            async with asyncio.timeout(limit):
+                while self._tasks and not stop_now.done():
+                    await asyncio.wait({*self._tasks, stop_now}, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            pass
+        finally:
+            stop_now.cancel()
+
+    async def _drain_when_idle(self, ledger: Custody) -> None:
+        """`--burst`: end once nothing that could be claimed is left."""
+        while not self._draining.is_set():
+            try:
+                gauges = await ledger.gauges()
+                idle = not gauges["queued"] and not len(self._runs) and not self._tasks
+            except BackendUnavailable:
+                idle = False
+            if idle:
+                self._draining.set()
+                return
+            await asyncio.sleep(self._settings.heartbeat / 2)
+
+    async def _register(self, ledger: Custody) -> None:
+        row = await ledger.database.row(
+            self._queries["register"],
+            {
+                "worker_id": self.worker_id,
+                "lock_key": worker_lock_key(self._keys.schema, self.worker_id),
+                "version": version("threadline"),
+                "agents": dumps(self._agents.registered()).decode(),
+                "concurrency": self._settings.concurrency,
+            },
+        )
+        if row is not None and row["in_recovery"]:
+            raise BackendUnavailable("Postgres is a read-only replica: point DATABASE_URL at the primary")
+
+    async def _unregister(self, ledger: Custody) -> None:
+        try:
+            await ledger.database.rows(self._queries["unregister"], {"worker_id": self.worker_id})
+        except BackendUnavailable as error:
+            log.warning("beat.failed", error=str(error))  # rescuers find the silence
+
+    def _expose(self, services: Services, health: Health, stack: AsyncExitStack) -> None:
+        """/metrics, /healthz, /readyz: a taken default port is replaced by a free one, an explicit one is an error."""
+        loop = asyncio.get_running_loop()
+
+        def ask() -> dict[str, Any]:
+            try:
+                return dict(asyncio.run_coroutine_threadsafe(services.ledger.gauges(), loop).result(2.0))
+            except (BackendUnavailable, TimeoutError):
+                return {}
+
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self._registry)
+        self._registry.register(QueueGauges(ask))
+        self._metrics.worker_slots.set(self._runs.slots)
+        self._metrics.worker_jobs_running.set_function(lambda: len(self._runs))
+        for state in ("used", "idle"):
+            self._metrics.pool_connections.labels(state=state).set_function(partial(_pool_figure, services, state))
+        settings = self._settings
+        wanted = 9464 if settings.metrics_port is None else settings.metrics_port
+        try:
+            server = HealthServer(settings.metrics_host, wanted, self._registry, health.unhealthy, health.unready)
+        except OSError as error:
+            if settings.metrics_port is not None:
+                raise BackendUnavailable(
+                    f"THREADLINE_METRICS_PORT={wanted} cannot be listened on ({error.strerror}): choose another, or 0"
+                ) from error
+            server = HealthServer(settings.metrics_host, 0, self._registry, health.unhealthy, health.unready)
+            log.warning("worker.configuration", problem=f"port {wanted} is taken", using=server.port)
+        server.start()
+        stack.callback(server.stop)
+        log.info("worker.configuration", metrics=f"http://{settings.metrics_host}:{server.port}/metrics")
+
+    def _sweep_soon(self) -> None:
+        self._sweep.soon.set()
+
+    def _on_control(self, command: dict[str, Any]) -> None:
+        """`{"cancel": job_id}` says where to look, not what to do: the request stands in the ledger."""
+        run = self._runs.get(str(command.get("cancel")))
+        if run is not None:
+            self._sweep.soon.set()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Own a task until it ends; a drain waits for all of them."""
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A run catches what its job does; this is a bug of ours, and the beat's comparison gives the job back.
+            log.error("job.failed", exc_info=error)
+
+
+def _pool_figure(services: Services, state: str) -> float:
+    stats = services.checkpoints.get_stats()
+    idle = stats.get("pool_available", 0)
+    return float(idle if state == "idle" else stats.get("pool_size", 0) - idle)
+
+
+def run_worker(settings: WorkerSettings, *, burst: bool = False) -> None:
+    """Run a worker in this process until it has drained; SIGTERM and SIGINT drain, a second one stops at once."""
+    asyncio.run(_with_signals(settings, burst=burst))
+
+
+async def _with_signals(settings: WorkerSettings, *, burst: bool) -> None:
+    process = WorkerProcess(settings, burst=burst)
+    loop = asyncio.get_running_loop()
+    received = 0
+
+    def on_signal() -> None:
+        nonlocal received
+        received += 1
+        (process.drain if received == 1 else process.stop_now)()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await process.run()

@@ -1,0 +1,43 @@
+"""The store of a run carries the same fence as its saver (F2): a stale worker remembers nothing for anybody."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from langgraph.store.postgres.aio import AsyncPostgresStore
+from psycopg import AsyncCursor, errors
+from psycopg.rows import DictRow
+from psycopg_pool import AsyncConnectionPool
+
+from threadline.ledger.sql import Queries
+from threadline_worker.checkpoints import FENCE_STATE, Fence, LeaseLost
+
+__all__ = ["FencedStore"]
+
+
+class FencedStore(AsyncPostgresStore):
+    """One per run. Reads pass the same check: what a run reads it will act on."""
+
+    def __init__(self, pool: AsyncConnectionPool[Any], fence: Fence, queries: Queries) -> None:
+        super().__init__(pool)
+        self._fence = fence
+        self._check = queries.fill("SELECT {schema}.assert_fence(%s, %s, %s, %s)")
+
+    def stop(self) -> None:
+        """End the store's batching task."""
+        if self._task is not None:
+            self._task.cancel()
+
+    @asynccontextmanager
+    async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[DictRow]]:
+        try:
+            async with super()._cursor(pipeline=pipeline) as cursor:
+                yield cursor
+                if pipeline:
+                    await cursor.execute(self._check, self._fence)
+        except errors.DatabaseError as error:
+            if error.sqlstate == FENCE_STATE:
+                raise LeaseLost(str(error).splitlines()[0]) from error
+            raise

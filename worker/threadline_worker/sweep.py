@@ -1,0 +1,153 @@
+"""Each second on every worker, idempotent: what was lost, forgotten or is overdue is put right from the ledger (L4)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import structlog
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
+
+from threadline.contract.arq_message import message_id
+from threadline.contract.states import State
+from threadline.errors import BackendUnavailable
+from threadline.ledger.database import Database
+from threadline.redis_client import REDIS_ERRORS, reason
+from threadline_worker.execution import send_due
+from threadline_worker.rescue import Rescuer
+
+if TYPE_CHECKING:
+    from threadline_worker.execution import Services
+
+__all__ = ["Sweep"]
+
+log = structlog.get_logger(__name__)
+
+#: Rounds between two looks for lost messages, overdue jobs and unannounced transitions.
+_SLOW_EVERY = 3
+_BATCH = 200
+#: Seconds after which a dispatched job that nobody claimed is looked for in the queue.
+_LOST_AFTER = 10.0
+
+
+class Sweep:
+    """`run()` until it is cancelled; `soon` set wakes it early."""
+
+    def __init__(self, services: Services, direct: Database, rescuer: Rescuer) -> None:
+        self._services = services
+        self._direct = direct
+        self._rescuer = rescuer
+        self._connection: AsyncConnection[DictRow] | None = None
+        self._rounds = 0
+        self.soon = asyncio.Event()
+        self.redis_ok_at = float("-inf")
+        self.postgres_ok_at = float("-inf")
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        try:
+            while True:
+                await self._round()
+                pause = self._services.settings.heartbeat * random.uniform(0.9, 1.0)  # noqa: S311 - spreads workers
+                try:
+                    async with asyncio.timeout(pause):
+                        await self.soon.wait()
+                except TimeoutError:
+                    pass
+                self.soon.clear()
+        finally:
+            await self._forget()
+
+    async def _round(self) -> None:
+        self._rounds += 1
+        try:
+            await self._rescue()
+            await self._dispatch()
+            if self._rounds % _SLOW_EVERY == 0:
+                await self._overdue()
+                await self._lost_messages()
+                await self._services.announcer.announce_missed()
+            self.postgres_ok_at = time.monotonic()
+        except (psycopg.Error, BackendUnavailable, TimeoutError, OSError) as error:
+            log.warning("sweep.failed", error=reason(error))
+            await self._forget()
+        await self._ping()
+
+    async def _rescue(self) -> None:
+        """The rescuer's session is its own: its age is part of the evidence (V2)."""
+        if self._connection is None or self._connection.closed:
+            self._connection = await self._direct.connect()
+            self._rescuer.begin()
+        async with asyncio.timeout(self._direct.limit):
+            rows = await self._rescuer.look(self._connection)
+        metrics = self._services.metrics
+        for row in rows:
+            log.warning(
+                "job.rescued",
+                job_id=row["job_id"],
+                epoch=row["epoch"],
+                state=row["state"],
+                from_worker=row["previous_worker"],
+                stalls=row["stalls"],
+            )
+            metrics.jobs_rescued.labels(cause="dead_worker").inc()
+            if row["state"] != State.QUEUED:
+                metrics.jobs_finished.labels(agent=row["agent"], state=row["state"], code=row["code"]).inc()
+            await self._services.announcer.announce(row)
+
+    async def _dispatch(self) -> None:
+        while due := await self._services.ledger.dispatch_due(limit=_BATCH):
+            try:
+                await send_due(self._services.redis, self._services.keys, due)
+            except REDIS_ERRORS as error:
+                log.warning("dispatch.failed", jobs=len(due), error=reason(error))
+                for job in due:
+                    await self._services.ledger.undispatch(job.job_id, job.n)
+                return
+            if len(due) < _BATCH:
+                return
+
+    async def _overdue(self) -> None:
+        settings, ledger = self._services.settings, self._services.ledger
+        rows = await ledger.expire()
+        rows += await ledger.enforce_deadlines(settings.job_timeout, grace=settings.lease)
+        for row in rows:
+            self._services.metrics.jobs_finished.labels(
+                agent=row["agent"], state=row["state"], code=row["code"] or ""
+            ).inc()
+            log.info("job.finished", job_id=row["job_id"], state=row["state"], code=row["code"])
+
+    async def _lost_messages(self) -> None:
+        """Dispatched long ago, still queued, and not in the queue: dispatched again."""
+        waiting = await self._services.ledger.dispatched_long_ago(_LOST_AFTER)
+        if not waiting:
+            return
+        redis, keys = self._services.redis, self._services.keys
+        try:
+            async with redis.pipeline(transaction=False) as pipe:
+                for job in waiting:
+                    pipe.zscore(keys.queue, message_id(job.job_id, job.epoch, job.n))
+                scores: list[Any] = await pipe.execute()
+        except REDIS_ERRORS:
+            return
+        for job, score in zip(waiting, scores, strict=True):
+            if score is None:
+                await self._services.ledger.undispatch(job.job_id, job.n)
+                self._services.metrics.jobs_rescued.labels(cause="lost_message").inc()
+
+    async def _ping(self) -> None:
+        try:
+            await self._services.redis.ping()
+            self.redis_ok_at = time.monotonic()
+        except REDIS_ERRORS:
+            pass
+
+    async def _forget(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # Not close(): after an outage it could wait for an answer.
+            connection.pgconn.finish()

@@ -1,0 +1,66 @@
+"""/metrics, /healthz and /readyz from a thread of their own, so that a wedged event loop turns /healthz red."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
+
+__all__ = ["HealthServer"]
+
+Reasons = Callable[[], list[str]]
+_JSON = [("Content-Type", "application/json")]
+
+
+class HealthServer:
+    """Listens on `host:port` (0: any free one, see `.port`) from `start()` to `stop()`.
+
+    `unhealthy` and `unready` give the reasons for a 503; no reason is a 200. Raises OSError if the port is taken.
+    """
+
+    def __init__(self, host: str, port: int, registry: CollectorRegistry, unhealthy: Reasons, unready: Reasons) -> None:
+        self._metrics: Callable[[dict[str, Any], Any], Iterable[bytes]] = make_wsgi_app(registry)
+        self._unhealthy = unhealthy
+        self._unready = unready
+        self._server: WSGIServer = make_server(host, port, self._answer, ThreadingWSGIServer, _Quiet)
+        self.port: int = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, name="threadline-http", daemon=True)
+
+    def start(self) -> None:
+        """Answer from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop answering and free the port."""
+        self._server.shutdown()
+        self._thread.join(5)
+        self._server.server_close()
+
+    def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        match environ.get("PATH_INFO"):
+            case "/metrics":
+                return self._metrics(environ, start_response)
+            case "/healthz":
+                return _verdict(self._unhealthy(), start_response)
+            case "/readyz":
+                return _verdict(self._unready(), start_response)
+            case _:
+                start_response("404 Not Found", _JSON)
+                return [b'{"paths":["/metrics","/healthz","/readyz"]}']
+
+
+def _verdict(reasons: list[str], start_response: Any) -> Iterable[bytes]:
+    start_response("503 Service Unavailable" if reasons else "200 OK", _JSON)
+    return [json.dumps({"ok": not reasons, "reasons": reasons}).encode()]
+
+
+class _Quiet(WSGIRequestHandler):
+    """No line per request: a probe asks every few seconds."""
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class' name
+        """Say nothing."""

@@ -1,0 +1,88 @@
+"""All metrics of a worker, in one file: prefix, base unit, bounded labels, an injected registry (contract.md)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+__all__ = ["Metrics", "QueueGauges"]
+
+_STEP_SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_JOB_SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400)
+_WAIT_SECONDS = (0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200)
+_CALL_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5)
+
+
+class Metrics:
+    """The names are contract.md's."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a series per series that nobody asked for
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"threadline_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"threadline_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"threadline_{name}", text, labels, registry=registry, buckets=buckets)
+
+        self.jobs_finished = counter("jobs_finished_total", "Jobs that ended here.", "agent", "state", "code")
+        self.job_claims = counter("job_claims_total", "Claims of this worker.", "agent", "kind")
+        self.jobs_rescued = counter("jobs_rescued_total", "Jobs given back to the queue by this worker.", "cause")
+        self.lease_lost = counter("lease_lost_total", "Jobs that the ledger gave to somebody else.")
+        self.events_published = counter("events_published_total", "Events in logs.", "type")
+        self.tokens = counter("tokens_total", "Tokens as models report them.", "agent", "model", "kind")
+        self.supersteps = counter("supersteps_total", "Committed super-steps of main graphs.", "agent")
+        self.messages_purged = counter("messages_purged_total", "Messages that nothing could read.", "reason")
+        self.worker_jobs_running = gauge("worker_jobs_running", "Jobs in this worker's hands.")
+        self.worker_slots = gauge("worker_slots", "Jobs that this worker runs at once.")
+        self.pool_connections = gauge("pg_pool_connections", "Connections of this worker's pool.", "state")
+        self.job_duration = histogram(
+            "job_duration_seconds", "Running time, summed over pick-ups.", _JOB_SECONDS, "agent", "state"
+        )
+        self.job_wait = histogram("job_wait_seconds", "Enqueue to first claim.", _WAIT_SECONDS, "agent")
+        self.pickup = histogram("pickup_seconds", "Last beat of a dead worker to the new claim.", _WAIT_SECONDS)
+        self.superstep_seconds = histogram("superstep_seconds", "One super-step.", _STEP_SECONDS, "agent")
+        self.checkpoint_write = histogram("checkpoint_write_seconds", "One fenced checkpoint.", _CALL_SECONDS)
+        self.publish_seconds = histogram("publish_seconds", "One call that appends events.", _CALL_SECONDS)
+
+
+class QueueGauges(Collector):
+    """The gauges about the whole queue, asked from the ledger once per `interval` seconds whatever the scrapes."""
+
+    def __init__(self, ask: Callable[[], Mapping[str, Any]], *, interval: float = 5.0) -> None:
+        self._ask = ask
+        self._interval = interval
+        self._known: Mapping[str, Any] = {}
+        self._asked = float("-inf")
+
+    def describe(self) -> Iterator[Metric]:
+        """The families without values: registering asks nothing."""
+        yield from _families({})
+
+    def collect(self) -> Iterator[Metric]:
+        """The families with the ledger's last answer; without one (Postgres is away) they are absent."""
+        if time.monotonic() - self._asked >= self._interval:
+            self._asked = time.monotonic()
+            self._known = self._ask()
+        yield from _families(self._known)
+
+
+def _families(values: Mapping[str, Any]) -> Iterator[Metric]:
+    jobs = GaugeMetricFamily("threadline_jobs", "Jobs in the ledger.", labels=["state"])
+    oldest = GaugeMetricFamily("threadline_oldest_queued_seconds", "How long the oldest due job has waited.")
+    workers = GaugeMetricFamily("threadline_workers", "Workers whose last beat is younger than the lease.")
+    if values:
+        for state in ("queued", "running", "interrupted"):
+            jobs.add_metric([state], values[state])
+        oldest.add_metric([], values["oldest_queued_seconds"])
+        workers.add_metric([], values["workers"])
+    yield from (jobs, oldest, workers)
