@@ -1,0 +1,117 @@
+"""Fixtures: real servers once per run, a database per test cloned from a migrated template, a Redis database per test."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import secrets
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+from support.servers import ServerUrls, test_servers
+from support.workers import WorkerHandle, Workers
+
+# A developer's shell must not reach into the tests.
+for _name in [name for name in os.environ if name.startswith("THREADLINE_") or name in {"REDIS_URL", "DATABASE_URL"}]:
+    if _name != "THREADLINE_EMBEDDED":
+        del os.environ[_name]
+
+_redis_databases = itertools.cycle(range(1, 16))
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[ServerUrls]:
+    with test_servers() as urls:
+        yield urls
+
+
+@pytest.fixture(scope="session")
+def template(servers: ServerUrls) -> str:
+    """A migrated database that tests are cloned from."""
+    from threadline.contract.keys import Keys
+    from threadline.ledger.database import Database
+    from threadline_worker.backends import migrate_all
+
+    name = f"template_{secrets.token_hex(4)}"
+    with psycopg.connect(servers.database_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+
+    async def run() -> None:
+        async with Database(_url(servers, name), application_name="tests", limit=60) as database:
+            await migrate_all(database, Keys())
+
+    asyncio.run(run())
+    return name
+
+
+@pytest.fixture
+def empty_database_url(servers: ServerUrls) -> Iterator[str]:
+    """A database of the test's own without any schema."""
+    yield from _database(servers, "template0")
+
+
+@pytest.fixture
+def database_url(servers: ServerUrls, template: str) -> Iterator[str]:
+    """A migrated database of the test's own."""
+    yield from _database(servers, template)
+
+
+@pytest.fixture
+def redis_url(servers: ServerUrls) -> Iterator[str]:
+    """An empty Redis database of the test's own (channels are shared, so job ids must be unique: they are)."""
+    url = f"{servers.redis_url.rsplit('/', 1)[0]}/{next(_redis_databases)}"
+    with redis.Redis.from_url(url) as connection:
+        connection.flushdb()
+        yield url
+
+
+@pytest.fixture
+def env(redis_url: str, database_url: str, tmp_path: Path) -> dict[str, str]:
+    """What a process of the test needs: both servers, quick life signs, any free metrics port, the test graphs."""
+    keep = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return {
+        **keep,
+        "REDIS_URL": redis_url,
+        "DATABASE_URL": database_url,
+        "PYTHONPATH": str(Path(__file__).parent),
+        "THREADLINE_AGENTS": ",".join(f"{name}=support.graphs:{name}" for name in ("steps", "ask", "fails", "chat")),
+        "THREADLINE_MODEL": "offline",
+        "THREADLINE_METRICS_PORT": "0",
+        "THREADLINE_LOG_FORMAT": "json",
+        "THREADLINE_CACHE_DIR": str(tmp_path / "cache"),
+        "TEST_GATES": str(tmp_path / "gates"),
+    }
+
+
+@pytest.fixture
+async def client(redis_url: str, database_url: str) -> AsyncIterator[object]:
+    from threadline import Client
+
+    async with Client(redis_url=redis_url, database_url=database_url) as made:
+        yield made
+
+
+@pytest.fixture
+def workers(env: dict[str, str]) -> Iterator[Callable[..., WorkerHandle]]:
+    """`workers(**env)` starts a real worker process and waits until it is ready; all are killed at the end."""
+    with Workers(env) as started:
+        yield started.start
+
+
+def _database(servers: ServerUrls, template: str) -> Iterator[str]:
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(servers.database_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        try:
+            yield _url(servers, name)
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _url(servers: ServerUrls, name: str) -> str:
+    return f"{servers.database_url.rsplit('/', 1)[0]}/{name}"
