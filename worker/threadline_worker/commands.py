@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from pathlib import Path
 
 import click
 
 from threadline.ledger.database import Database
 from threadline.settings import ClientSettings
 
-__all__ = ["agents", "migrate", "worker"]
+__all__ = ["agents", "demo", "dev", "migrate", "worker"]
 
 
 @click.command()
 @click.option("--concurrency", type=click.IntRange(1, 10_000), help="Jobs at once (THREADLINE_CONCURRENCY).")
 @click.option("--burst", is_flag=True, help="End once the queue is empty.")
-def worker(concurrency: int | None, burst: bool) -> None:
+@click.option("--until-eof", is_flag=True, hidden=True, help="End when standard input ends (dev and demo).")
+def worker(concurrency: int | None, burst: bool, until_eof: bool) -> None:
     """Run a worker until SIGTERM or Ctrl-C; the first drains, the second stops at once."""
     from threadline_worker.settings import WorkerSettings  # noqa: PLC0415 - heavy imports wait until they are needed
     from threadline_worker.telemetry.logs import configure_logs  # noqa: PLC0415
@@ -26,7 +28,7 @@ def worker(concurrency: int | None, burst: bool) -> None:
     configure_logs(settings.log_level, settings.log_format)
     from threadline_worker.main import run_worker  # noqa: PLC0415
 
-    run_worker(settings, burst=burst)
+    run_worker(settings, burst=burst, until_eof=until_eof)
 
 
 @click.command()
@@ -46,6 +48,31 @@ def migrate() -> None:
     for name in applied:
         click.echo(f"applied {name}")
     click.echo("up to date" if not applied else f"{len(applied)} applied; LangGraph's tables are set up")
+
+
+@click.command()
+@click.option(
+    "--workers", type=click.IntRange(0, 64), default=2, show_default=True, help="Worker processes to keep up."
+)
+def dev(workers: int) -> None:
+    """Keep Redis, Postgres and workers running here until Ctrl-C; data stays in .threadline/."""
+    from threadline_worker.dev import run_dev  # noqa: PLC0415
+
+    run_dev(workers)
+
+
+@click.command()
+@click.option("--question", help="What to research; default: a question about the installed packages.")
+@click.option(
+    "--corpus",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder of .md .txt .html .pdf; default: the installed packages' descriptions.",
+)
+def demo(question: str | None, corpus: Path | None) -> None:
+    """Research a question with two workers, kill one in the middle, and see the other pick the thread up."""
+    from threadline_worker.demo.story import DEFAULT_QUESTION, run_demo  # noqa: PLC0415
+
+    run_demo(question or DEFAULT_QUESTION, corpus)
 
 
 @click.command()

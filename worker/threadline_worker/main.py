@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
@@ -299,12 +300,21 @@ def _pool_figure(services: Services, state: str) -> float:
     return float(idle if state == "idle" else stats.get("pool_size", 0) - idle)
 
 
-def run_worker(settings: WorkerSettings, *, burst: bool = False) -> None:
-    """Run a worker in this process until it has drained; SIGTERM and SIGINT drain, a second one stops at once."""
-    asyncio.run(_with_signals(settings, burst=burst))
+def run_worker(settings: WorkerSettings, *, burst: bool = False, until_eof: bool = False) -> None:
+    """Run a worker in this process until it has drained; SIGTERM and SIGINT drain, a second one stops at once.
+
+    With `until_eof` the end of standard input stops it too: whoever started it is gone.
+    """
+    asyncio.run(_with_signals(settings, burst=burst, until_eof=until_eof))
 
 
-async def _with_signals(settings: WorkerSettings, *, burst: bool) -> None:
+def _on_input(loop: asyncio.AbstractEventLoop, process: WorkerProcess) -> None:
+    if not os.read(sys.stdin.fileno(), 4096):
+        loop.remove_reader(sys.stdin.fileno())
+        process.stop_now()
+
+
+async def _with_signals(settings: WorkerSettings, *, burst: bool, until_eof: bool) -> None:
     process = WorkerProcess(settings, burst=burst)
     loop = asyncio.get_running_loop()
     received = 0
@@ -316,4 +326,6 @@ async def _with_signals(settings: WorkerSettings, *, burst: bool) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    if until_eof:
+        loop.add_reader(sys.stdin.fileno(), lambda: _on_input(loop, process))
     await process.run()
