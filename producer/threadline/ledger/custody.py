@@ -37,8 +37,8 @@ class Claim(NamedTuple):
 
     @property
     def first(self) -> bool:
-        """Whether no worker had the job before."""
-        return self.epoch == 1
+        """Whether no worker had the job before (not epoch 1: it may have been cancelled in the queue and retried)."""
+        return self.row["previous_worker"] is None
 
 
 class Due(NamedTuple):
@@ -82,8 +82,8 @@ class Custody(Ledger):
             {
                 **_own(claim),
                 "state": str(state),
-                "code": code,
-                "message": message,
+                "code": _text(code),
+                "message": _text(message),
                 "result": None if result is None else dumps(result).decode(),
                 "interrupts": None if interrupts is None else dumps(interrupts).decode(),
             },
@@ -100,7 +100,7 @@ class Custody(Ledger):
         limit: int = 3,
     ) -> Row | None:
         """Give the job back; `failure` charges it, and the `limit`th failure ends it. None: it is no longer ours."""
-        params = {"code": code, "message": message, "failure": failure, "delay": delay, "limit": limit}
+        params = {"code": code, "message": _text(message), "failure": failure, "delay": delay, "limit": limit}
         return await self.database.row(self.queries["release"], {**_own(claim), **params})
 
     async def release_lost(self, job_id: str, epoch: int, worker_id: str) -> Row | None:
@@ -148,6 +148,22 @@ class Custody(Ledger):
         """The event of this epoch is in the log."""
         await self.database.rows(self.queries["announced"], {"job_id": job_id, "epoch": epoch})
 
+    async def restore(self, thread_id: str | None = None) -> str | None:
+        """O4, T2: bring a thread whose rollback is half done back to where it was, in one transaction.
+
+        Any worker may repeat it. The thread's id; None: there is none (or none of that id), or somebody is at it.
+        """
+        async with self.database.connection() as connection, connection.transaction():
+            cursor = await connection.execute(self.queries["restoring"], {"thread_id": thread_id})
+            if (found := await cursor.fetchone()) is None:
+                return None
+            if found["heads"] is not None:
+                params = {**found, "heads": dumps(found["heads"]).decode()}
+                for query in ("restore_checkpoints", "restore_writes", "restore_saved", "restore_blobs"):
+                    await connection.execute(self.queries[query], params)
+            await connection.execute(self.queries["restored"], found)
+        return str(found["thread_id"])
+
     async def dead_letter(self, message_id: str, reason: str, body: bytes | None) -> None:
         """Keep a message that can never become a job where `doctor` shows it."""
         params = {"message_id": message_id, "reason": reason, "body": body}
@@ -157,6 +173,11 @@ class Custody(Ledger):
         """The contract's gauges about the whole queue."""
         row = await self.database.row(self.queries["queue_gauges"], {"lease_seconds": self.lease_seconds})
         return row or {}
+
+
+def _text(value: str | None) -> str | None:
+    """What an exception said, as Postgres' text can hold it: without NUL and lone surrogates."""
+    return value and value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
 
 
 def _own(claim: Claim) -> dict[str, Any]:

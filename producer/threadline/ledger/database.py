@@ -10,14 +10,23 @@ from typing import Any, LiteralString, Self
 
 import psycopg
 from psycopg import AsyncConnection, errors
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from threadline.errors import BackendUnavailable, NotMigrated
+from threadline.errors import BackendUnavailable, ConfigurationError, NotMigrated
 
 __all__ = ["Database", "connection_kwargs", "speaking"]
 
 Row = DictRow
+#: OperationalError holds what an outage, a limit or a conflict raises; these say the same and are no such errors.
+_UNAVAILABLE = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    PoolClosed,
+    errors.InsufficientPrivilege,
+    errors.ReadOnlySqlTransaction,
+)
 _NOT_MIGRATED = (errors.UndefinedTable, errors.InvalidSchemaName, errors.UndefinedFunction, errors.UndefinedColumn)
 
 
@@ -48,12 +57,15 @@ async def speaking(limit: float) -> AsyncIterator[None]:
         ) from error
     except (TimeoutError, PoolTimeout) as error:
         raise BackendUnavailable(f"Postgres did not answer within {limit:g} s: is DATABASE_URL right?") from error
-    except (psycopg.OperationalError, psycopg.InterfaceError, PoolClosed, errors.InsufficientPrivilege) as error:
+    except _UNAVAILABLE as error:
         raise BackendUnavailable(f"Postgres: {_line(error)}") from error
 
 
 class Database:
-    """A pool that opens on first use. `limit` is the seconds that any one call may take."""
+    """A pool that opens on first use. `limit` is the seconds that any one call may take.
+
+    Raises ConfigurationError for an URL that libpq cannot read, without showing it: it holds the password.
+    """
 
     def __init__(
         self,
@@ -65,7 +77,8 @@ class Database:
         limit: float = 10.0,
         **kwargs: Any,
     ) -> None:
-        self.url = url
+        self.url = _checked(url)
+        self._opening = asyncio.Lock()
         self.limit = limit
         self._kwargs = connection_kwargs(application_name, **kwargs)
         self.pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
@@ -116,13 +129,29 @@ class Database:
         return found[0] if found else None
 
     async def _open(self) -> None:
-        # A pool says only "timeout" when it cannot connect: ask once directly, so that the reason is told.
-        probe = await self.connect()
-        await probe.close()
-        try:
-            await self.pool.open()
-        except psycopg.OperationalError as error:  # opened meanwhile by another task
-            raise BackendUnavailable(f"Postgres: {_line(error)}") from error
+        async with self._opening:
+            if not self.pool.closed:  # opened meanwhile by another task
+                return
+            # A pool says only "timeout" when it cannot connect: ask once directly, so that the reason is told.
+            probe = await self.connect()
+            await probe.close()
+            async with speaking(self.limit):
+                await self.pool.open()
+
+
+def _checked(url: str) -> str:
+    """The URL as it is. libpq's own messages about one that it misreads quote pieces of it."""
+    try:
+        parts = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        parts = {"host": "@"}
+    ports = str(parts.get("port") or "").split(",")
+    if "@" in str(parts.get("host") or "") or not all(port.isdecimal() or not port for port in ports):
+        raise ConfigurationError(
+            "DATABASE_URL is not a URL that libpq reads: use postgresql://user:password@host:port/database, special"
+            " characters in the password as %XX (`@` is %40, `/` is %2F)"
+        ) from None
+    return url
 
 
 def _line(error: BaseException) -> str:

@@ -89,13 +89,13 @@ class Ledger:
 
     async def _enqueue_within(self, connection: AsyncConnection[Any], params: dict[str, Any]) -> Row | None:
         """L3: a savepoint, so that a refused job does not spoil the caller's transaction."""
-        async with (
-            speaking(self.database.limit),
-            connection.transaction(),
-            connection.cursor(row_factory=dict_row) as cursor,
-        ):
-            await cursor.execute(self.queries["enqueue"], params)
-            return await cursor.fetchone()
+        async with speaking(self.database.limit):
+            if not connection.autocommit:
+                # psycopg commits a block that it had to begin itself: let the caller's transaction begin before it.
+                await connection.execute("SELECT")
+            async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
+                await cursor.execute(self.queries["enqueue"], params)
+                return await cursor.fetchone()
 
     async def _judge(self, row: Row, request: JobRequest) -> Enqueued:
         match row["outcome"]:

@@ -56,7 +56,7 @@ async def migrate(connection: AsyncConnection[DictRow], keys: Keys) -> list[str]
 
 
 async def check_migrated(connection: AsyncConnection[DictRow], keys: Keys) -> int:
-    """The schema's version. Raises NotMigrated when it is older than this code, or newer by more than it can know."""
+    """The schema's version. Raises NotMigrated when it is older than this code; a newer one serves older code, too."""
     found = await connection.execute("SELECT to_regclass(%s) AS known", (f"{keys.schema}.schema_migrations",))
     row = await found.fetchone()
     if row is None or row["known"] is None:

@@ -51,7 +51,7 @@ def _end(state: State, row: Row) -> dict[str, Any]:
 def _passing(row: Row) -> tuple[EventType, dict[str, Any]]:
     match Transition(row["transition"]):
         case Transition.CLAIM:
-            kind = EventType.STARTED if row["epoch"] == 1 else EventType.RESUMED
+            kind = EventType.RESUMED if row["previous_worker"] else EventType.STARTED
             data = {"worker_id": row["worker_id"], "epoch": row["epoch"], "checkpoint_id": row["checkpoint_id"]}
             return kind, {**data, "from_worker": row["previous_worker"]} if row["previous_worker"] else data
         case Transition.RELEASE | Transition.RESCUE:

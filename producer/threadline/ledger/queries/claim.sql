@@ -1,8 +1,11 @@
 -- L1, L6, F5, O1: %(job_id)s, %(worker_id)s. The row after the claim: `running`, or ended because a cancel was pending
 -- (L8) or `expires` had passed. No row: not claimed (another has it, not its turn, not due, this worker is not known).
 WITH target AS (
-    SELECT j.job_id, c.code AS cancel, j.started_at IS NULL AND j.expires_at <= clock_timestamp() AS expired,
-        (SELECT max(k.checkpoint_id) FROM {checkpoints}.checkpoints AS k WHERE k.thread_id = j.thread_id) AS newest
+    SELECT j.job_id, j.thread_id, c.code AS cancel,
+        coalesce(j.started_at IS NULL AND j.expires_at <= clock_timestamp(), false) AS expired,
+        (SELECT max(k.checkpoint_id) FROM {checkpoints}.checkpoints AS k WHERE k.thread_id = j.thread_id) AS newest,
+        -- O4: only before its first write is the thread where a rollback shall bring it back to
+        j.started_at IS NULL AND j.kind <> 'internal' AS first
     FROM {schema}.jobs AS j
     JOIN {schema}.threads AS t USING (thread_id)
     LEFT JOIN {schema}.cancel_requests AS c USING (job_id)
@@ -10,6 +13,22 @@ WITH target AS (
       AND {schema}.is_head(j) AND NOT pg_is_in_recovery()
       AND EXISTS (SELECT FROM {schema}.workers AS w WHERE w.worker_id = %(worker_id)s AND NOT w.draining)
     FOR UPDATE OF j SKIP LOCKED
+), heads AS (
+    SELECT target.job_id, target.thread_id, k.checkpoint_ns, max(k.checkpoint_id) AS checkpoint_id
+    FROM target JOIN {checkpoints}.checkpoints AS k USING (thread_id)
+    WHERE target.first GROUP BY target.job_id, target.thread_id, k.checkpoint_ns
+), forgotten AS (
+    DELETE FROM {schema}.job_bases USING target
+    WHERE job_bases.thread_id = target.thread_id AND job_bases.job_id <> target.job_id AND target.first
+), base AS (
+    INSERT INTO {schema}.job_bases (job_id, thread_id, heads)
+    SELECT target.job_id, target.thread_id,
+        coalesce((SELECT jsonb_object_agg(heads.checkpoint_ns, heads.checkpoint_id) FROM heads), '{}')
+    FROM target WHERE target.first
+), base_writes AS (
+    INSERT INTO {schema}.job_base_writes (job_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
+    SELECT heads.job_id, w.checkpoint_ns, w.checkpoint_id, w.task_id, w.task_path, w.idx, w.channel, w.type, w.blob
+    FROM heads JOIN {checkpoints}.checkpoint_writes AS w USING (thread_id, checkpoint_ns, checkpoint_id)
 )
 UPDATE {schema}.jobs AS j SET
     state = CASE WHEN target.cancel IS NOT NULL THEN 'cancelled' WHEN target.expired THEN 'failed' ELSE 'running' END,
@@ -20,9 +39,9 @@ UPDATE {schema}.jobs AS j SET
     transition_at = clock_timestamp(), claimed_at = clock_timestamp(),
     worker_id = %(worker_id)s, newest_at_claim = target.newest, checkpoint_id = NULL,
     -- a claim's own worker publishes its event; an end is published by whoever comes first
-    announced = CASE WHEN target.cancel IS NULL AND NOT coalesce(target.expired, false) THEN j.epoch + 1
+    announced = CASE WHEN target.cancel IS NULL AND NOT target.expired THEN j.epoch + 1
         ELSE j.announced END,
-    started_at = CASE WHEN target.cancel IS NULL AND NOT coalesce(target.expired, false)
+    started_at = CASE WHEN target.cancel IS NULL AND NOT target.expired
         THEN coalesce(j.started_at, clock_timestamp()) ELSE j.started_at END,
     finished_at = CASE WHEN target.cancel IS NOT NULL OR target.expired THEN clock_timestamp() END
 FROM target WHERE j.job_id = target.job_id

@@ -9,6 +9,7 @@ CREATE TABLE {schema}.threads (
     -- O4: the job whose rollback is half done; no claims while it is set
     restoring   text
 );
+CREATE INDEX threads_restoring ON {schema}.threads (thread_id) WHERE restoring IS NOT NULL;
 CREATE INDEX threads_user ON {schema}.threads (user_id);
 
 CREATE TABLE {schema}.jobs (
@@ -99,6 +100,27 @@ CREATE TABLE {schema}.cancel_requests (
     code         text NOT NULL,
     rollback     boolean NOT NULL DEFAULT false,
     requested_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- O4: where a thread stood at a job's first claim, before any write: the head of every namespace of its checkpoints, and
+-- those heads' pending writes. Deleting newer checkpoints alone would keep an approval alive that stands among them.
+CREATE TABLE {schema}.job_bases (
+    job_id    text PRIMARY KEY REFERENCES {schema}.jobs ON DELETE CASCADE,
+    thread_id text NOT NULL,
+    heads     jsonb NOT NULL
+);
+CREATE INDEX job_bases_thread ON {schema}.job_bases (thread_id);
+CREATE TABLE {schema}.job_base_writes (
+    job_id        text NOT NULL REFERENCES {schema}.job_bases ON DELETE CASCADE,
+    checkpoint_ns text NOT NULL,
+    checkpoint_id text NOT NULL,
+    task_id       text NOT NULL,
+    task_path     text NOT NULL,
+    idx           int NOT NULL,
+    channel       text NOT NULL,
+    type          text,
+    blob          bytea NOT NULL,
+    PRIMARY KEY (job_id, checkpoint_ns, checkpoint_id, task_id, idx)
 );
 
 CREATE TABLE {schema}.dead_letters (
@@ -232,16 +254,32 @@ $$;
 -- O3: what is queued or waits for a person ends as cancelled/replaced; what runs is asked to stop.
 CREATE FUNCTION {schema}.replace_jobs(p_thread text, p_rollback boolean) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE {schema}.jobs SET state = 'cancelled', code = 'replaced', epoch = epoch + 1, transition = 'cancel',
-        transition_at = clock_timestamp(), finished_at = clock_timestamp()
-    WHERE thread_id = p_thread AND kind <> 'internal'
-      AND (state = 'queued' OR (state = 'interrupted' AND answered_by IS NULL));
-    INSERT INTO {schema}.cancel_requests (job_id, code, rollback)
-    SELECT job_id, 'replaced', p_rollback FROM {schema}.jobs
-    WHERE thread_id = p_thread AND state = 'running' AND kind <> 'internal'
-    ON CONFLICT (job_id) DO UPDATE SET rollback = cancel_requests.rollback OR excluded.rollback;
+    -- First the requests: the trigger below reads from them whether a rollback was asked for.
+    INSERT INTO {schema}.cancel_requests AS c (job_id, code, rollback)
+    SELECT j.job_id, 'replaced', p_rollback FROM {schema}.jobs AS j
+    WHERE j.thread_id = p_thread AND j.kind <> 'internal' AND {schema}.is_open(j)
+    ON CONFLICT (job_id) DO UPDATE SET rollback = c.rollback OR excluded.rollback;
+    UPDATE {schema}.jobs AS j SET state = 'cancelled', code = 'replaced', epoch = j.epoch + 1, transition = 'cancel',
+        transition_at = clock_timestamp(), finished_at = clock_timestamp(), worker_id = NULL
+    WHERE j.thread_id = p_thread AND j.kind <> 'internal'
+      AND (j.state = 'queued' OR (j.state = 'interrupted' AND j.answered_by IS NULL));
     PERFORM pg_notify('{schema}', '');
 END $$;
+
+-- O4, T1: whichever transition ends a job as cancelled (finish, release, rescue, claim, cancel): if a rollback was asked
+-- for and the job has run, the thread is marked in the same transaction, and nobody claims from it until T2 is done.
+CREATE FUNCTION {schema}.mark_rollback() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.started_at IS NOT NULL AND EXISTS (
+        SELECT FROM {schema}.cancel_requests AS c WHERE c.job_id = NEW.job_id AND c.rollback) THEN
+        UPDATE {schema}.threads SET restoring = NEW.job_id WHERE thread_id = NEW.thread_id;
+        PERFORM pg_notify('{schema}', '');
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER jobs_mark_rollback AFTER UPDATE OF state ON {schema}.jobs
+    FOR EACH ROW WHEN (NEW.state = 'cancelled' AND OLD.state <> 'cancelled')
+    EXECUTE FUNCTION {schema}.mark_rollback();
 
 -- L8: queued (or waiting for a person) ends at once; running is asked; ended is a no-op. One row: the job after it,
 -- with `changed`; no row if the job is unknown.
@@ -250,6 +288,12 @@ RETURNS TABLE (state text, thread_id text, changed boolean) LANGUAGE plpgsql AS 
 DECLARE
     v_job {schema}.jobs;
 BEGIN
+    IF p_rollback THEN
+        -- First the request: the trigger reads from it that a rollback was asked for.
+        INSERT INTO {schema}.cancel_requests AS c (job_id, code, rollback)
+        SELECT j.job_id, 'requested', true FROM {schema}.jobs AS j WHERE j.job_id = p_job AND {schema}.is_open(j)
+        ON CONFLICT (job_id) DO UPDATE SET rollback = true;
+    END IF;
     UPDATE {schema}.jobs AS j SET state = 'cancelled', code = 'requested', epoch = j.epoch + 1, transition = 'cancel',
         transition_at = clock_timestamp(), finished_at = clock_timestamp(), worker_id = NULL
     WHERE j.job_id = p_job AND (j.state = 'queued' OR (j.state = 'interrupted' AND j.answered_by IS NULL))

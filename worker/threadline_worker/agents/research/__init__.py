@@ -1,0 +1,1 @@
+"""The built-in agent ``research``: plans, searches, delegates, checks, and cites what its tools returned."""

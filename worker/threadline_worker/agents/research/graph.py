@@ -1,0 +1,105 @@
+"""Builds the research agent once per process; runs of different users share it, so it holds nothing of any run."""
+
+from typing import Annotated, Any, NotRequired
+
+import structlog
+from deepagents import FilesystemPermission, SubAgent, create_deep_agent
+from deepagents.backends import CompositeBackend, StateBackend, StoreBackend
+from deepagents.graph import DeepAgentState
+from langchain.agents.middleware import TodoListMiddleware
+from langchain_core.tools import BaseTool
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import Runtime
+
+from threadline_worker.agents.errors import AgentConfigError
+from threadline_worker.agents.models import resolve_model
+from threadline_worker.agents.research.corpus import Corpus
+from threadline_worker.agents.research.fetch import Fetcher
+from threadline_worker.agents.research.prompts import (
+    CRITIC_DESCRIPTION,
+    CRITIC_PROMPT,
+    MAIN_PROMPT,
+    RESEARCHER_DESCRIPTION,
+    RESEARCHER_PROMPT,
+)
+from threadline_worker.agents.research.search_web import web_search_from
+from threadline_worker.agents.research.settings import ResearchSettings
+from threadline_worker.agents.research.state import ResearchContext, Source, memory_namespace, merge_sources
+from threadline_worker.agents.research.tools import research_tools
+
+log = structlog.get_logger(__name__)
+
+# Subagents read text that strangers wrote. They may leave notes for their leader, but neither the user's memory, which
+# later jobs trust, nor the report is theirs to write.
+_LEADER_ONLY = FilesystemPermission(operations=["write"], paths=["/memories/**", "/report.md"], mode="deny")
+_READ_ONLY = FilesystemPermission(operations=["write"], paths=["/**"], mode="deny")
+
+
+class ResearchState(DeepAgentState):
+    """The agent's state: messages and files of deepagents, and every source that a tool has returned."""
+
+    sources: Annotated[NotRequired[dict[str, Source]], merge_sources]
+
+
+def build_research(settings: ResearchSettings) -> CompiledStateGraph[Any, Any, Any, Any]:
+    """Build the agent, without checkpointer and store: those come with each run.
+
+    Blocks, for seconds where the corpus must be indexed, so call it in a thread.
+
+    Raises:
+        AgentConfigError: the model, the corpus or an extra is not usable; the message says what to do.
+
+    """
+    model = resolve_model(settings.model, offline_tokens_per_second=settings.offline_tokens_per_second)
+    tools = _tools(settings)
+    memories = StoreBackend(namespace=_memories_of_the_user)  # no store of its own: it takes the run's
+    return create_deep_agent(
+        model,
+        tools=tools,
+        system_prompt=MAIN_PROMPT,
+        middleware=[TodoListMiddleware()],
+        subagents=_subagents(tools),
+        backend=CompositeBackend(default=StateBackend(), routes={"/memories/": memories}),
+        state_schema=ResearchState,
+        context_schema=ResearchContext,
+        name="research",
+    )
+
+
+def _tools(settings: ResearchSettings) -> list[BaseTool]:
+    corpus = Corpus.open(settings.corpus, settings.cache_dir) if settings.corpus is not None else None
+    tools = research_tools(
+        corpus=corpus,
+        web_search=web_search_from(settings),
+        fetcher=Fetcher() if settings.may_fetch else None,
+    )
+    if not tools:
+        log.warning("research.no_sources", hint="set THREADLINE_CORPUS, TAVILY_API_KEY or THREADLINE_SEARXNG_URL")
+    return tools
+
+
+def _subagents(tools: list[BaseTool]) -> list[SubAgent]:
+    return [
+        SubAgent(
+            name="researcher",
+            description=RESEARCHER_DESCRIPTION,
+            system_prompt=RESEARCHER_PROMPT,
+            tools=tools,
+            permissions=[_LEADER_ONLY],
+        ),
+        SubAgent(
+            name="critic",
+            description=CRITIC_DESCRIPTION,
+            system_prompt=CRITIC_PROMPT,
+            tools=[tool for tool in tools if tool.name == "read_source"],
+            permissions=[_READ_ONLY],
+        ),
+    ]
+
+
+def _memories_of_the_user(runtime: Runtime[ResearchContext]) -> tuple[str, ...]:
+    context = runtime.context
+    if not context or not context.get("user_id"):
+        # Falling back to a shared name would show one user's memory to another.
+        raise AgentConfigError("The research agent needs to know its user; run it with context={'user_id': …}.")
+    return memory_namespace(context["user_id"])
