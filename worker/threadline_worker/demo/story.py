@@ -31,7 +31,7 @@ from threadline_worker.local_workers import LocalWorkers
 
 __all__ = ["DEFAULT_QUESTION", "run_demo"]
 
-DEFAULT_QUESTION = "What does psycopg offer for connection pooling?"
+DEFAULT_QUESTION = "What is the fastest JSON library?"
 #: The demo's own namespace: a `threadline dev` in the same folder must not take its job.
 _KEYS = Keys("demo")
 #: Shorter than the default (15 s), because the demo's workers are only seconds old when one of them dies (V2).
@@ -200,4 +200,7 @@ def _indented(text: str) -> str:
 
 
 def _say(sentence: str) -> None:
-    click.echo(click.style("» ", fg="cyan") + sentence, err=not sys.stdout.isatty())
+    # Not click.echo: it remembers the sys.stdout from before the live picture put its own in place.
+    drawn = sys.stdout.isatty()
+    mark = click.style("»", fg="cyan") if drawn else "»"
+    (sys.stdout if drawn else sys.stderr).write(f"{mark} {sentence}\n")
