@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+import pytest
 from psycopg.rows import dict_row
 
 from support.processes import children_below, gone
+from support.server_owner import reachable_folder
 from threadline_worker.embedded import embedded_servers
 
 _DEMO = [sys.executable, "-m", "threadline.cli", "demo"]
@@ -23,6 +25,13 @@ _DEMO = [sys.executable, "-m", "threadline.cli", "demo"]
 def _env(**more: str) -> dict[str, str]:
     keep = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "THREADLINE_EMBEDDED") if name in os.environ}
     return {**keep, "THREADLINE_EMBEDDED": "wheels", **more}
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder that also the user whom root drops to can reach: everything that a demo leaves is in it."""
+    with reachable_folder() as folder:
+        yield folder
 
 
 @contextmanager
@@ -34,8 +43,8 @@ def _ledger(folder: Path) -> Iterator[psycopg.Connection[dict[str, object]]]:
         yield connection
 
 
-def test_the_demo_survives_its_own_kill_and_ends_with_a_report(tmp_path: Path) -> None:
-    run = subprocess.run(_DEMO, cwd=tmp_path, env=_env(), capture_output=True, text=True, timeout=170, check=False)
+def test_the_demo_survives_its_own_kill_and_ends_with_a_report(place: Path) -> None:
+    run = subprocess.run(_DEMO, cwd=place, env=_env(), capture_output=True, text=True, timeout=170, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     told = run.stdout + run.stderr
     killed = re.search(r"kill -9 (\d+)", told)
@@ -55,7 +64,7 @@ def test_the_demo_survives_its_own_kill_and_ends_with_a_report(tmp_path: Path) -
     assert int(steps[1]) > 20
 
     path = re.findall(r"^The report is in (\S+)$", run.stdout, re.MULTILINE)
-    report = (tmp_path / path[-1]).read_text()
+    report = (place / path[-1]).read_text()
     assert report.startswith("# ")
     assert "No language model was used" in report
     cited = set(re.findall(r"\[(\d+)\]", report))
@@ -64,7 +73,7 @@ def test_the_demo_survives_its_own_kill_and_ends_with_a_report(tmp_path: Path) -
     assert cited == set(sources)
     assert report.strip() in run.stdout
 
-    with _ledger(tmp_path) as connection:
+    with _ledger(place) as connection:
         jobs = connection.execute("SELECT * FROM demo.jobs").fetchall()
         assert [(job["state"], job["failures"], job["stalls"], job["epoch"]) for job in jobs] == [
             ("succeeded", 0, 0, 4)  # claim, rescue, claim, finish
@@ -73,10 +82,10 @@ def test_the_demo_survives_its_own_kill_and_ends_with_a_report(tmp_path: Path) -
         assert connection.execute("SELECT count(*) AS n FROM demo.workers").fetchone() == {"n": 0}
 
 
-def test_ctrl_c_in_the_middle_leaves_no_process_and_no_port(tmp_path: Path) -> None:
+def test_ctrl_c_in_the_middle_leaves_no_process_and_no_port(place: Path) -> None:
     demo = subprocess.Popen(
         _DEMO,
-        cwd=tmp_path,
+        cwd=place,
         env=_env(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -94,14 +103,14 @@ def test_ctrl_c_in_the_middle_leaves_no_process_and_no_port(tmp_path: Path) -> N
         assert demo.wait(30) == 130
     assert gone(left), "everything that the demo started has ended"
     # The folder is free again: nothing holds its lock or its ports.
-    with _ledger(tmp_path) as connection:
+    with _ledger(place) as connection:
         assert connection.execute("SELECT 1 AS n").fetchone() == {"n": 1}
 
 
-def test_a_corpus_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
+def test_a_corpus_that_is_not_there_is_said_in_one_line(place: Path) -> None:
     run = subprocess.run(
         [*_DEMO, "--corpus", "nowhere"],
-        cwd=tmp_path,
+        cwd=place,
         env=_env(),
         capture_output=True,
         text=True,
@@ -111,11 +120,11 @@ def test_a_corpus_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
     assert run.returncode == 2
     assert "nowhere" in run.stderr
     assert "Traceback" not in run.stderr
-    assert not (tmp_path / ".threadline").exists()
+    assert not (place / ".threadline").exists()
 
 
-def test_a_question_and_a_folder_of_ones_own(tmp_path: Path) -> None:
-    folder = tmp_path / "notes"
+def test_a_question_and_a_folder_of_ones_own(place: Path) -> None:
+    folder = place / "notes"
     folder.mkdir()
     (folder / "harbour.md").write_text(
         "# Harbour log\n\nThe lighthouse of Brae was lit again in 1974 after its lamp had been replaced.\n\n"
@@ -124,7 +133,7 @@ def test_a_question_and_a_folder_of_ones_own(tmp_path: Path) -> None:
     (folder / "broken.pdf").write_bytes(b"%PDF-1.7 this is no document")
     run = subprocess.run(
         [*_DEMO, "--question", "When was the lighthouse of Brae lit again?", "--corpus", str(folder)],
-        cwd=tmp_path,
+        cwd=place,
         env=_env(),
         capture_output=True,
         text=True,

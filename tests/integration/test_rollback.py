@@ -100,8 +100,9 @@ def _write(database_url: str, checkpoint_id: str, *writes: str, ns: str = "") ->
         )
         for task in writes:
             connection.execute(
-                "INSERT INTO threadline.checkpoint_writes (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel,"
-                " type, blob) VALUES ('t', %s, %s, %s, 0, 'c', 'msgpack', 'x')",
+                "INSERT INTO threadline.checkpoint_writes"
+                " (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob)"
+                " VALUES ('t', %s, %s, %s, 0, 'c', 'msgpack', 'x')",
                 (ns, checkpoint_id, task),
             )
         connection.execute(
@@ -139,9 +140,8 @@ async def test_O4_pending_writes_of_the_heads_of_every_namespace_come_back_and_n
     after = _dump(database_url, "t")
     assert after["checkpoints"] == before["checkpoints"]
     assert after["checkpoint_writes"] == before["checkpoint_writes"]
-    assert [row[1] for row in after["checkpoint_blobs"]] == ["", "", "", "tools:x"], (
-        "no value of a namespace that is gone"
-    )
+    namespaces = [row[1] for row in after["checkpoint_blobs"]]
+    assert namespaces == ["", "", "", "tools:x"], "no value of a namespace that is gone"
     assert await ledger.restore() is None
     assert isinstance(await ledger.claim(waiting.job_id, "w"), Claim)
 

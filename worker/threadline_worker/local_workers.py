@@ -57,14 +57,14 @@ class LocalWorker:
         self._process.terminate()
 
     def close(self) -> None:
-        """Close the lifeline and wait; what does not end in time is killed."""
-        if self._process.stdin is not None:
-            with suppress(BrokenPipeError):
-                self._process.stdin.close()
+        """Wait for the end, kill what does not come to it in time, and let go of the lifeline."""
         try:
             self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
+        if self._process.stdin is not None:
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
 
 
 class LocalWorkers:

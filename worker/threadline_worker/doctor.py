@@ -1,0 +1,41 @@
+"""What `threadline doctor` asks of the worker half: each agent is really loaded, and a failure says what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from threadline.errors import ConfigurationError
+from threadline_worker.agents.errors import AgentConfigError
+from threadline_worker.agents.registry import RESEARCH, Agents
+from threadline_worker.telemetry.logs import configure_logs
+
+__all__ = ["check_agents"]
+
+#: name, level (ok, warn, fail), what was seen, what to do
+Finding = tuple[str, str, str, str]
+
+
+def check_agents() -> list[Finding]:
+    """Load every agent that a worker with this environment would run."""
+    configure_logs("error")
+    try:
+        agents = Agents(os.environ.get("THREADLINE_AGENTS", ""), os.environ)
+    except ConfigurationError as error:
+        return [("agents", "fail", str(error), "correct THREADLINE_AGENTS")]
+    return asyncio.run(_check(agents))
+
+
+async def _check(agents: Agents) -> list[Finding]:
+    return [await _check_one(agents, name) for name in agents.names]
+
+
+async def _check_one(agents: Agents, name: str) -> Finding:
+    try:
+        await agents.load(name)
+    except AgentConfigError as error:
+        # The built-in agent is there whether it is wanted or not: not configuring it is no fault.
+        unused = name == RESEARCH and not os.environ.get("THREADLINE_MODEL")
+        advice = "its jobs fail until this is mended" + ("; leave it if nobody enqueues for it" if unused else "")
+        return (f"agent {name}", "warn" if unused else "fail", str(error), advice)
+    return (f"agent {name}", "ok", "loads", "")
