@@ -8,7 +8,7 @@ Q      ?=
 CORPUS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint types lock clean
+.PHONY: help demo dev test lint types docs lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ lint: $(STAMP) ## ruff and import-linter
 
 types: $(STAMP) ## mypy --strict
 	@$(BIN)/mypy
+
+docs: $(STAMP) ## renew the generated tables in README and docs/
+	@$(BIN)/python docs/generate.py
 
 lock: $(STAMP) ## renew requirements.lock: hashes, no URLs
 	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras \

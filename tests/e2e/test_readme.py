@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
 import sys
 import types
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from support.markdown import ROOT, block, blocks
+from support.workers import WorkerHandle
+from threadline import Client
 
+Start = Callable[..., WorkerHandle]
 _PAGE = "# PostgreSQL 18\n\nPostgreSQL 18 changed asynchronous I/O: reads of sequential scans are issued in advance.\n"
 
 
@@ -25,7 +30,9 @@ def _run(folder: Path, name: str, text: str, env: dict[str, str], *arguments: st
     return done.stdout.splitlines()
 
 
-def test_the_readmes_producer_shows_progress_and_prints_the_report(workers, env, tmp_path) -> None:
+def test_the_readmes_producer_shows_progress_and_prints_the_report(
+    workers: Start, env: dict[str, str], tmp_path: Path
+) -> None:
     corpus = tmp_path / "documents"
     corpus.mkdir()
     (corpus / "postgres.md").write_text(_PAGE)
@@ -40,7 +47,9 @@ def test_the_readmes_producer_shows_progress_and_prints_the_report(workers, env,
     assert "asynchronous I/O" in report
 
 
-async def test_the_readmes_own_graph_runs_as_an_agent(workers, client, env, tmp_path) -> None:
+async def test_the_readmes_own_graph_runs_as_an_agent(
+    workers: Start, client: Client, env: dict[str, str], tmp_path: Path
+) -> None:
     (tmp_path / "my_agents.py").write_text(block("README.md", "my_agents.py"))
     exported = re.search(r"export THREADLINE_AGENTS=(\S+)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert exported
@@ -49,7 +58,9 @@ async def test_the_readmes_own_graph_runs_as_an_agent(workers, client, env, tmp_
     assert [message["data"]["content"] for message in result["messages"]] == ["hello", "You said: hello"]
 
 
-async def test_the_protocols_programs_enqueue_and_follow(workers, client, env, tmp_path) -> None:
+async def test_the_protocols_programs_enqueue_and_follow(
+    workers: Start, client: Client, env: dict[str, str], tmp_path: Path
+) -> None:
     workers()
     strangers = {name: env[name] for name in ("PATH", "REDIS_URL")}
     [job_id] = _run(tmp_path, "produce.py", block("docs/protocol.md", "produce.py"), strangers, "chat", "hello")
@@ -67,7 +78,7 @@ async def test_the_protocols_programs_enqueue_and_follow(workers, client, env, t
     assert (await (await client.job(job_id)).status()).state == "succeeded"
 
 
-async def test_the_protocols_arq_enqueues(workers, client, redis_url) -> None:
+async def test_the_protocols_arq_enqueues(workers: Start, client: Client, redis_url: str) -> None:
     workers()
     program = next(
         found for found in blocks(ROOT / "docs/protocol.md") if found.language == "python" and not found.name
@@ -77,14 +88,13 @@ async def test_the_protocols_arq_enqueues(workers, client, redis_url) -> None:
     job_id = uuid.uuid4().hex
     job = {"v": 1, "job_id": job_id, "agent": "chat", "input": "hello", "thread_id": uuid.uuid4().hex}
     await module.enqueue(redis_url, job)
-    events = [event async for event in (await _known(client, job_id)).events()]
+    await _until_adopted(redis_url, job_id)
+    events = [event async for event in (await client.job(job_id)).events()]
     assert events[-1].type == "succeeded"
 
 
-async def _known(client, job_id: str):
-    """The job once its log has begun: the worker has adopted it then."""
-    follower = type(client)(redis_url=client._settings.redis_url)
-    async with follower:
+async def _until_adopted(redis_url: str, job_id: str) -> None:
+    """Its log begins when a worker has it in the ledger; a client without a database can tell."""
+    async with asyncio.timeout(30), Client(redis_url=redis_url) as follower:
         async for _event in (await follower.job(job_id)).events():
-            return await client.job(job_id)
-    raise AssertionError("the log ended without an event")
+            return
