@@ -29,6 +29,7 @@ class WorkerHandle:
             text=True,
         )
         self.lines: list[str] = []
+        self.entries: list[dict[str, Any]] = []
         self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -57,6 +58,10 @@ class WorkerHandle:
                 raise AssertionError(f"the worker ended before {event}; the log:\n" + "".join(self.lines[-60:]))
             if line.get("event") == event and (has is None or has in line):
                 return line
+
+    def seen(self) -> list[str]:
+        """The names of all events logged so far."""
+        return [str(entry.get("event")) for entry in self.entries]
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
@@ -88,7 +93,9 @@ class WorkerHandle:
                 entry = json.loads(line)
             except ValueError:
                 entry = {"event": line.strip()}
-            self._events.put(entry if isinstance(entry, dict) else {"event": line.strip()})
+            entry = entry if isinstance(entry, dict) else {"event": line.strip()}
+            self.entries.append(entry)
+            self._events.put(entry)
         self._events.put(None)
 
 

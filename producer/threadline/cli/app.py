@@ -23,19 +23,19 @@ __all__ = ["cli", "run"]
 #: What the worker extra brings, as it is imported.
 _WORKER_MODULES: Final = frozenset({
     "arq", "deepagents", "httpx", "langchain", "langchain_core", "langgraph", "orjson", "prometheus_client", "pypdf",
-    "rank_bm25", "structlog", "trafilatura",
+    "pydantic", "rank_bm25", "structlog", "trafilatura",
 })  # fmt: skip
 _HELP: Final = """\
 Runs long research agents as durable background jobs.
 
 \b
 Examples:
-  threadline dev                                  start servers and workers here
+  threadline dev                            start servers and workers here
   threadline enqueue research "What is new in PostgreSQL 18?" --watch
   job=$(threadline enqueue research - < question.txt)
-  threadline watch $job --json | jq .type         every event as a line of JSON
+  threadline watch $job --json | jq .type   every event as a line of JSON
   threadline result $job > report.md
-  threadline doctor                               what is wrong, and what to do
+  threadline doctor                         what is wrong, and what to do
 """
 _EPILOG: Final = """\
 \b

@@ -10,7 +10,7 @@ from threadline.cli.output import one_line
 from threadline.contract.codec import dumps
 from threadline.contract.job import JobStatus
 
-__all__ = ["age", "clock", "described", "table"]
+__all__ = ["age", "clock", "counted", "described", "short", "table"]
 
 _MINUTE: Final = 60
 _HOUR: Final = 3600
@@ -34,6 +34,19 @@ def clock(seconds: float) -> str:
     hours, rest = divmod(whole, _HOUR)
     minutes, left = divmod(rest, _MINUTE)
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things: `1 call`, `2 calls`, `12.3k tokens`."""
+    return f"{short(number)} {what}" + ("" if number == 1 else "s")
+
+
+def short(number: int) -> str:
+    """A number in a few characters: 950, 12.3k, 4.5M."""
+    for size, unit in ((1_000_000, "M"), (1_000, "k")):
+        if number >= size:
+            return f"{number / size:.1f}{unit}"
+    return str(number)
 
 
 def described(status: JobStatus) -> Iterator[str]:
@@ -84,5 +97,5 @@ def _took(status: JobStatus) -> str:
 
 
 def _charged(status: JobStatus) -> str:
-    counts = ((status.failures, "failures"), (status.stalls, "stalls"))
-    return ", ".join(f"{count} {what}" for count, what in counts if count)
+    counts = ((status.failures, "failure"), (status.stalls, "stall"))
+    return ", ".join(counted(count, what) for count, what in counts if count)

@@ -42,7 +42,8 @@ def doctor(*, as_json: bool) -> int:
     Exit codes: 0 nothing fails, 1 something does, 4 a server cannot be reached or is not migrated. With --json it
     prints an array of {"name","level","seen","advice"}; levels are ok, info, warn and fail.
     """
-    checks = asyncio.run(_checks(os.environ))
+    # Not within one loop: what checks the agents may run one of its own.
+    checks = [*asyncio.run(_checks(os.environ)), *check_agents()]
     if as_json:
         write_json([check.shown() for check in checks])
     else:
@@ -57,7 +58,7 @@ async def _checks(env: Mapping[str, str]) -> list[Check]:
     except ConfigurationError as error:
         return [*found, Check("settings", Level.FAIL, str(error), "set it right and run the doctor again")]
     of_redis, of_database = await asyncio.gather(check_redis(settings), check_database(settings))
-    return [*found, *of_redis, *of_database, *check_agents()]
+    return [*found, *of_redis, *of_database]
 
 
 def _print(checks: Sequence[Check]) -> None:

@@ -10,7 +10,6 @@ from psycopg.rows import DictRow
 
 from threadline.cli.describe import age
 from threadline.cli.doctor.check import Check, Level
-from threadline.cli.session import check_database_url
 from threadline.errors import BackendUnavailable, ConfigurationError, NotMigrated
 from threadline.ledger.database import Database, speaking
 from threadline.ledger.migrate import LATEST, check_migrated
@@ -42,7 +41,6 @@ async def check_database(settings: ClientSettings) -> list[Check]:
             )
         ]
     try:
-        check_database_url(settings.database_url)
         database = Database(settings.database_url, application_name="threadline-doctor", limit=_LIMIT_SECONDS)
         connection = await database.connect()
     except (BackendUnavailable, ConfigurationError) as error:
@@ -135,9 +133,7 @@ def judge_workers(rows: list[DictRow]) -> list[Check]:
         ]
     found = [Check("workers", Level.OK, f"{len(alive)} alive: " + "; ".join(map(_worker, alive)))]
     if unlocked := [row["worker_id"] for row in alive if not row["lock_ok"]]:
-        advice = (
-            "give workers a direct connection: behind a transaction pooler a dead one is found after the lease only"
-        )
+        advice = "give workers a direct connection: behind a transaction pooler the dead are found after the lease"
         found.append(Check("worker locks", Level.WARN, f"no session lock is seen of {', '.join(unlocked)}", advice))
     return found
 

@@ -8,7 +8,7 @@ from typing import Final
 from rich.console import Group
 from rich.text import Text
 
-from threadline.cli.describe import clock
+from threadline.cli.describe import clock, counted, short
 from threadline.cli.watch.model import Call, CallState, Todo, View
 from threadline.cli.watch.tree import Row, rows_of
 
@@ -66,9 +66,9 @@ def _head(view: View, now: float, width: int) -> list[Text]:
 def _facts(view: View) -> Iterable[str]:
     given, made = view.used
     if given or made:
-        yield f"{_short(given)} in {_short(made)} out"
+        yield f"{short(given)} in {short(made)} out"
     if view.gaps:
-        yield f"{view.gaps} gap" + "s" * (view.gaps > 1)
+        yield counted(view.gaps, "gap")
     for kind, count in view.others.items():
         yield f"{count} {kind}"
 
@@ -98,7 +98,7 @@ def _work(view: View, now: float, width: int, room: int) -> list[Text]:
     if not rows:
         return []
     asked = sum(not call.id.startswith("ns:") for call in view.calls.values())
-    title = Text.assemble(("Work", "bold"), (f"  {asked} call" + "s" * (asked != 1), "dim"))
+    title = Text.assemble(("Work", "bold"), (f"  {counted(asked, 'call')}", "dim"))
     left = room - 1
     if len(rows) > left:
         rows = _newest(rows, left)
@@ -153,7 +153,7 @@ def _took(call: Call, now: float) -> str:
 def _files(view: View) -> list[Text]:
     if not view.files:
         return []
-    names = [path if size is None else f"{path} ({_short(size)})" for path, size in view.files.items()]
+    names = [path if size is None else f"{path} ({short(size)})" for path, size in view.files.items()]
     return [Text.assemble(("Files", "bold"), "  ", "  ".join(reversed(names)))]
 
 
@@ -181,14 +181,6 @@ def _apart(left: Text, right: Text, width: int) -> Text:
     left = left.copy()
     left.truncate(max(space, 1), overflow="ellipsis", pad=True)
     return Text.assemble(left, " ", right)
-
-
-def _short(number: int) -> str:
-    """A number in four characters or so: 950, 12.3k, 4.5M."""
-    for size, unit in ((1_000_000, "M"), (1_000, "k")):
-        if number >= size:
-            return f"{number / size:.1f}{unit}"
-    return str(number)
 
 
 def _spinner(now: float) -> str:

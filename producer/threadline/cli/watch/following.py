@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, aclosing
 from types import TracebackType
 from typing import Protocol, Self
 
-from threadline.cli.describe import clock
+from threadline.cli.describe import clock, counted
 from threadline.cli.errors import exit_code_of_state
 from threadline.cli.output import is_drawn, say, write, write_line
 from threadline.cli.watch.model import View
@@ -100,15 +100,15 @@ def _closing(view: View) -> str:
     calls = sum(not call.id.startswith("ns:") for call in view.calls.values())
     given, made = view.used
     pickups = sum(pickup.kind == "resumed" for pickup in view.pickups)
-    counts = [
-        (calls, f"{calls} calls"),
-        (len(view.files), f"{len(view.files)} files"),
-        (pickups, f"{pickups} pick-ups"),
-        (given + made, f"{given:,} tokens in, {made:,} out"),
-        (view.events, f"{view.events} events"),
-        (view.gaps, f"{view.gaps} gaps"),
-    ]
-    facts = ", ".join(text for count, text in counts if count)
+    counts = {
+        "call": calls,
+        "file": len(view.files),
+        "pick-up": pickups,
+        "token": given + made,
+        "event": view.events,
+        "gap": view.gaps,
+    }
+    facts = ", ".join(counted(count, what) for what, count in counts.items() if count)
     took = clock((view.ended or 0.0) - (view.began or 0.0))
     return f"{view.state} in {took}" + (f" ({facts})" if facts else "")
 

@@ -9,6 +9,7 @@ import msgspec
 from threadline.cli.output import one_line
 from threadline.cli.watch.model import CallState, Note, Pickup, Seen, View
 from threadline.contract.events import Event, EventType
+from threadline.contract.states import Code
 
 __all__ = ["LIFECYCLE", "lifecycle"]
 
@@ -18,6 +19,15 @@ _STATES: Final = {
     EventType.RESUMED: "running",
     EventType.RELEASED: "queued",
     EventType.RETRIED: "queued",
+}
+#: Why a worker gave a job back.
+_RELEASES: Final = {
+    "": "let go",
+    str(Code.DEAD_WORKER): "is dead",
+    str(Code.DRAIN): "shuts down",
+    str(Code.LOST_CLAIM): "never began",
+    str(Code.TRANSIENT): "failed and will be tried again",
+    str(Code.ERROR): "failed and will be tried again",
 }
 
 
@@ -52,8 +62,8 @@ def _hands(view: View, kind: EventType, data: dict[str, Any], at: float) -> str:
             pause = f" after {max(0.0, at - view.heard_at):.1f} s" if view.heard_at else ""
             return f"{worker} picks up{f' from {before}' if before else ''}{pause}"
         case EventType.RELEASED:
-            why = ": ".join(word for word in (_word(data, "code"), _word(data, "message")) if word)
-            return f"{worker} let go{f' ({why})' if why else ''}"
+            code, message = _word(data, "code"), _word(data, "message")
+            return f"{worker} {_RELEASES.get(code, f'let go ({code})')}" + (f": {message}" if message else "")
         case EventType.RETRIED:
             return "goes on from its last checkpoint"
         case _:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from threadline.cli.describe import counted
 from threadline.cli.watch.model import Call, CallState, View
 from threadline.cli.watch.talk import QUIET
 
@@ -38,5 +39,5 @@ def _branch(view: View, call: Call, children: dict[str, list[Call]], depth: int)
     scopes = [scope for scope, linked in view.links.items() if linked == call.id]
     inside = [child for scope in scopes for child in children.get(scope, [])]
     if call.state is not CallState.PENDING:
-        return [Row(depth, call, f"{len(inside)} call" + "s" * (len(inside) > 1) if inside else "")]
+        return [Row(depth, call, f"({counted(len(inside), 'call')})" if inside else "")]
     return [Row(depth, call, ""), *(row for child in inside for row in _branch(view, child, children, depth + 1))]

@@ -5,7 +5,9 @@ WITH target AS (
         coalesce(j.started_at IS NULL AND j.expires_at <= clock_timestamp(), false) AS expired,
         (SELECT max(k.checkpoint_id) FROM {checkpoints}.checkpoints AS k WHERE k.thread_id = j.thread_id) AS newest,
         -- O4: only before its first write is the thread where a rollback shall bring it back to
-        j.started_at IS NULL AND j.kind <> 'internal' AS first
+        -- (an end at the claim writes nothing: a retry of the job shall find the thread as it is then)
+        j.started_at IS NULL AND j.kind <> 'internal' AND c.job_id IS NULL
+            AND coalesce(j.expires_at > clock_timestamp(), true) AS first
     FROM {schema}.jobs AS j
     JOIN {schema}.threads AS t USING (thread_id)
     LEFT JOIN {schema}.cancel_requests AS c USING (job_id)

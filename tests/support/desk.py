@@ -18,7 +18,7 @@ from threadline.ledger.sql import Queries
 from threadline_worker.checkpoints import Commit, Fence, FencedSaver
 from threadline_worker.liveness import worker_lock_key
 
-__all__ = ["Bench", "LedgerView", "bench"]
+__all__ = ["Desk", "LedgerView", "desk_on"]
 
 #: Everything that a run may write.
 RUN_TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes", "store")
@@ -48,7 +48,7 @@ class LedgerView:
         }
 
 
-class Bench:
+class Desk:
     """Workers without processes."""
 
     def __init__(self, url: str, database: Database, checkpoints: Database) -> None:
@@ -101,11 +101,11 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(url: str) -> AsyncIterator[Bench]:
+async def desk_on(url: str) -> AsyncIterator[Desk]:
     async with (
-        Database(url, application_name="bench") as database,
-        Database(url, application_name="bench", options="-c search_path=threadline,public") as checkpoints,
+        Database(url, application_name="desk") as database,
+        Database(url, application_name="desk", options="-c search_path=threadline,public") as checkpoints,
     ):
         async with checkpoints.connection():
             pass
-        yield Bench(url, database, checkpoints)
+        yield Desk(url, database, checkpoints)
