@@ -83,8 +83,7 @@ async def _play(urls: ServerUrls, workers: LocalWorkers, question: str, folder: 
         _say(f"two workers are ready: {', '.join(f'{w.name} (pid {w.pid})' for w in workers.all)}")
         _say("a service enqueues:\n" + _indented(f'await client.enqueue("research", {question!r}, user_id="demo")'))
         job = await client.enqueue("research", question, user_id="demo")
-        director = Director(lambda worker_id: _kill(workers, worker_id), ready_at=time.monotonic() + _LEASE_SECONDS)
-        await _follow(job, director)
+        director = await _follow(job, workers)
         result = await job.result(timeout=30)
         path = folder / f"{_slug(question)}.md"
         path.write_text(result["report"], encoding="utf-8")
@@ -93,13 +92,19 @@ async def _play(urls: ServerUrls, workers: LocalWorkers, question: str, folder: 
         return _Told(path, steps["done"] if steps else 0, steps["again"] if steps else 0, director)
 
 
-async def _follow(job: Job, director: Director) -> None:
+async def _follow(job: Job, workers: LocalWorkers) -> Director:
+    """Show the job until it ends, and kill its worker in the middle."""
     view = View(job_id=job.job_id, thread_id=job.thread_id, agent="research", began=time.time())
     with _display(view) as display:
+        director = Director(
+            lambda worker_id: display.tell(f"» {_kill(workers, worker_id)}"),
+            ready_at=time.monotonic() + _LEASE_SECONDS,
+        )
         async with aclosing(job.events()) as events:
             async for event in events:
                 display.take(event)
                 director.saw(event)
+    return director
 
 
 def _display(view: View) -> Any:
@@ -130,13 +135,14 @@ async def _ready(database: Database, workers: LocalWorkers) -> None:
         ) from error
 
 
-def _kill(workers: LocalWorkers, worker_id: str) -> None:
-    """The worker's id is `host-pid-random`."""
+def _kill(workers: LocalWorkers, worker_id: str) -> str:
+    """SIGKILL the worker of this id, which is `host-pid-random`; says what was done."""
     pid = int(worker_id.rsplit("-", 2)[1])
     for worker in workers.all:
         if worker.pid == pid:
             worker.kill()
-            _say(f"kill -9 {pid}: {worker.name}, in the middle of its work")
+            return f"kill -9 {pid}: {worker.name}, in the middle of its work"
+    raise BackendUnavailable(f"the job runs on {worker_id}, which is no worker of this demo")
 
 
 def _close(told: _Told) -> None:
@@ -200,7 +206,6 @@ def _indented(text: str) -> str:
 
 
 def _say(sentence: str) -> None:
-    # Not click.echo: it remembers the sys.stdout from before the live picture put its own in place.
     drawn = sys.stdout.isatty()
     mark = click.style("»", fg="cyan") if drawn else "»"
-    (sys.stdout if drawn else sys.stderr).write(f"{mark} {sentence}\n")
+    click.echo(f"{mark} {sentence}", err=not drawn)

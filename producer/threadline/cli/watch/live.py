@@ -51,6 +51,10 @@ class LivePicture:
         """See the event; the next picture shows it. The view is one value, so the drawing thread needs no lock."""
         self.view, _ = reduce(self.view, event)
 
+    def tell(self, sentence: str) -> None:
+        """A line of one's own above the picture; anything else that writes to this terminal would tear it."""
+        self._console.print(sentence, markup=False)
+
     def _draw(self) -> RenderableType:
         size = self._console.size
         # One line below stays free, else each picture would scroll the last one away.

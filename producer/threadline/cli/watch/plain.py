@@ -43,6 +43,10 @@ class PlainLines:
     def take(self, event: Event) -> None:
         """Print what the event tells. Raises BrokenPipeError."""
         self.view, notes = reduce(self.view, event)
-        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
         for note in notes:
-            write_line(line(note, self.view.began, self._width).encode(encoding, errors="replace"))
+            self.tell(line(note, self.view.began, self._width))
+
+    def tell(self, sentence: str) -> None:
+        """A line of one's own among the others. Raises BrokenPipeError."""
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        write_line(sentence.encode(encoding, errors="replace"))
