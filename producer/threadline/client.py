@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -18,10 +18,10 @@ from threadline import dispatch
 from threadline.contract import arq_message
 from threadline.contract.codec import dumps
 from threadline.contract.events import Event, EventId, encode_event
-from threadline.contract.job import JobRequest, JobStatus, check_id, check_thread_id, new_id, seconds
+from threadline.contract.job import JobRequest, JobStatus, check_id, check_thread_id, check_user_id, new_id, seconds
 from threadline.contract.keys import Keys
 from threadline.contract.signature import sign
-from threadline.contract.states import ENDED, State
+from threadline.contract.states import ENDED, State, Transition
 from threadline.errors import BackendUnavailable, ConfigurationError, InvalidJob, NeedsDatabase
 from threadline.job import Job
 from threadline.ledger.database import Database
@@ -88,10 +88,12 @@ class Client:
 
     async def aclose(self) -> None:
         """Close all connections; safe to call twice."""
-        if self._database is not None:
-            await self._database.close()
-        if self._redis is not None:
-            await self._redis.aclose()
+        try:
+            if self._database is not None:
+                await self._database.close()
+        finally:
+            if self._redis is not None:
+                await self._redis.aclose()
 
     async def enqueue(
         self,
@@ -130,10 +132,10 @@ class Client:
             run_at=run_at,
             expires=seconds("expires", expires),
             timeout=seconds("timeout", timeout),
-            metadata=metadata or {},
-            stream_modes=list(stream_modes),
-            interrupt_before=list(interrupt_before),
-            interrupt_after=list(interrupt_after),
+            metadata={} if metadata is None else metadata,
+            stream_modes=_listed(stream_modes),
+            interrupt_before=_listed(interrupt_before),
+            interrupt_after=_listed(interrupt_after),
             checkpoint_id=checkpoint_id,
         ).check()
         if self._ledger is None:
@@ -168,8 +170,12 @@ class Client:
         limit: int = 50,
     ) -> list[JobStatus]:
         """Jobs that match, newest first. Raises InvalidJob for an unknown state, NeedsDatabase."""
-        return await self._need("jobs()").jobs(
-            state=_state(state), thread_id=thread_id, user_id=user_id, limit=max(1, min(limit, 10_000))
+        ledger = self._need("jobs()")
+        return await ledger.jobs(
+            state=_state(state),
+            thread_id=None if thread_id is None else check_thread_id(thread_id),
+            user_id=None if user_id is None else check_user_id(user_id),
+            limit=max(1, min(limit, 10_000)),
         )
 
     async def retry(self, job_id: str, *, user_id: str | None = None) -> Job:
@@ -177,7 +183,9 @@ class Client:
 
         Raises JobNotFound, InvalidJob (it has not ended), ThreadMovedOn, ThreadOwnedByAnother, NeedsDatabase.
         """
-        status = await self._need("retry()").retry(job_id, user_id=user_id)
+        ledger = self._need("retry()")
+        status = await ledger.retry(check_id("job id", job_id), user_id=user_id)
+        await self._announce(ledger, job_id, Transition.RETRY)
         return Job(self, job_id, status.thread_id, user_id)
 
     # What a Job asks for:
@@ -188,7 +196,10 @@ class Client:
 
     async def cancel(self, job_id: str, user_id: str | None, *, rollback: bool = False) -> JobStatus:
         """Queued ends at once, running is asked to stop, ended is a no-op."""
-        status = await self._need("cancel()").cancel(check_id("job id", job_id), user_id=user_id, rollback=rollback)
+        ledger = self._need("cancel()")
+        status = await ledger.cancel(check_id("job id", job_id), user_id=user_id, rollback=rollback)
+        if status.state is State.CANCELLED:
+            await self._announce(ledger, job_id, Transition.CANCEL)
         if status.state is State.RUNNING and self._redis is not None:
             # The quick way; the worker's beat finds the request in the ledger anyway.
             with suppress(*REDIS_ERRORS):
@@ -250,11 +261,23 @@ class Client:
             event = queued_event(request.job_id, request.thread_id, request.agent)
             await self._log.append(request.job_id, request.thread_id, 0, [(1, encode_event(event))])
 
+    async def _announce(self, ledger: Ledger, job_id: str, transition: Transition) -> None:
+        """P1: tell followers of a transition made here at once; where that fails, a worker's sweep tells them."""
+        if self._log is None:
+            return
+        with suppress(*REDIS_ERRORS):  # BackendUnavailable is an OSError, too
+            row = await ledger.database.row(ledger.queries["transition"], {"job_id": job_id})
+            if row is None or row["transition"] != transition:
+                return  # it went on since: whoever made it do so tells
+            queued = encode_event(queued_event(job_id, row["thread_id"], row["agent"]))
+            events = [(1, encode_event(event_of(row)))]
+            await self._log.append(job_id, row["thread_id"], row["epoch"], events, queued=queued)
+
     async def _carry(self, request: JobRequest) -> Job:
         """L5: the message is the only copy until a worker adopts it into the ledger."""
         if self._redis is None:
             raise NeedsDatabase("enqueue() needs REDIS_URL or DATABASE_URL")
-        job = sign(msgspec.to_builtins(request), self._settings.enqueue_keys)
+        job = sign(request.as_json(), self._settings.enqueue_keys)
         message = arq_message.Message(
             request.job_id, [request.job_id, job], _now_ms(), ttl_ms=arq_message.CARRIED_TTL_MS
         )
@@ -270,6 +293,11 @@ class Client:
 
 
 _on_busy = on_busy
+
+
+def _listed(names: Any) -> Any:
+    """Any sequence as a list; what is none, or a str, goes on to JobRequest.check as it is."""
+    return list(names) if isinstance(names, Iterable) and not isinstance(names, (str, bytes, Mapping)) else names
 
 
 def _state(value: str | None) -> State | None:

@@ -47,6 +47,7 @@ VARIABLES: Final = (
     Variable("THREADLINE_OFFLINE_TOKENS_PER_SECOND", "pace of the offline model; 0 is as fast as it can", "0"),
     Variable("THREADLINE_CACHE_DIR", "where the corpus index is kept", "the user's cache folder"),
 )
+_PREFIX: Final = "THREADLINE_"
 _NAMES: Final = frozenset(variable.name for variable in VARIABLES)
 
 
@@ -54,9 +55,11 @@ def unknown_variables(env: Mapping[str, str]) -> list[str]:
     """A warning for each THREADLINE_ variable that nobody reads, with the nearest known name."""
     warnings = []
     for name in sorted(env):
-        if name.startswith("THREADLINE_") and name not in _NAMES:
-            near = difflib.get_close_matches(name, _NAMES, n=1)
-            warnings.append(f"{name} is not known" + (f"; did you mean {near[0]}?" if near else ""))
+        if name.startswith(_PREFIX) and name not in _NAMES:
+            # The common prefix alone would make any two names look alike.
+            own = {known.removeprefix(_PREFIX): known for known in _NAMES}
+            near = difflib.get_close_matches(name.removeprefix(_PREFIX), own, n=1, cutoff=0.5)
+            warnings.append(f"{name} is not known" + (f"; did you mean {own[near[0]]}?" if near else ""))
     return warnings
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -83,14 +84,16 @@ class Job:
             snapshot = await self._client.snapshot(self.job_id, self._user_id)
             if snapshot.status.ended:
                 return _outcome(snapshot)
-            try:
+            with suppress(BackendUnavailable):
                 await self._until_end()
-            except BackendUnavailable:
-                await asyncio.sleep(_LEDGER_POLL_SECONDS)
+                snapshot = await self._client.snapshot(self.job_id, self._user_id)
+                if snapshot.status.ended:
+                    return _outcome(snapshot)
+            # Redis is away, or the log shows an old end of a job that is being retried.
+            await asyncio.sleep(_LEDGER_POLL_SECONDS)
 
     async def _until_end(self) -> None:
         if not self._client.has_redis:
-            await asyncio.sleep(_LEDGER_POLL_SECONDS)
             return
         async for _event in self.events():
             pass

@@ -30,10 +30,12 @@ def connect_redis(url: str, *, kind: type[Redis] = Redis, **options: Any) -> Any
     }
     try:
         return kind.from_url(url, **settings)
-    except ValueError as error:
+    except ValueError:
+        # `from None`: the standard library's message quotes what it took for the port, a piece of the password.
         raise ConfigurationError(
-            "REDIS_URL is not a URL that redis-py reads: use redis://[user:password@]host:port/0, rediss:// or unix://"
-        ) from error
+            "REDIS_URL is not a URL that redis-py reads: use redis://[user:password@]host:port/0, rediss:// or unix://,"
+            " special characters in the password as %XX"
+        ) from None
 
 
 def reason(error: BaseException) -> str:

@@ -34,6 +34,6 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
             keys=Keys(env.get("THREADLINE_NAMESPACE") or "threadline"),
             enqueue_keys=parse_keys(env.get("THREADLINE_ENQUEUE_KEYS", "")),
             lease_seconds=number(env, "THREADLINE_LEASE_SECONDS", 15.0),
-            event_ttl_seconds=int(number(env, "THREADLINE_EVENT_TTL_SECONDS", 86_400)),
-            event_max=int(number(env, "THREADLINE_EVENT_MAX", 10_000)),
+            event_ttl_seconds=int(number(env, "THREADLINE_EVENT_TTL_SECONDS", 86_400, least=1)),
+            event_max=int(number(env, "THREADLINE_EVENT_MAX", 10_000, least=1)),
         )

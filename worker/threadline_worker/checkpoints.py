@@ -7,14 +7,16 @@ Reads are not fenced.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple
 
 import langgraph.checkpoint.base.id as checkpoint_clock
+import psycopg
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
+from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from psycopg import AsyncCursor, errors
@@ -23,14 +25,20 @@ from psycopg_pool import AsyncConnectionPool
 
 from threadline.ledger.sql import Queries
 
-__all__ = ["Commit", "Fence", "FencedSaver", "LeaseLost", "raise_checkpoint_clock"]
+__all__ = ["CheckpointsAway", "Commit", "Fence", "FencedSaver", "LeaseLost", "fenced", "raise_checkpoint_clock"]
 
+#: A call on a connection that nobody answers any more ends after so long.
+CALL_SECONDS = 60.0
 #: The SQLSTATE that assert_fence raises (ledger/schema).
 FENCE_STATE = "LF001"
 
 
 class LeaseLost(RuntimeError):  # noqa: N818 - the field's term
     """The ledger gave this job, or its thread, to someone else: stop, and change nothing."""
+
+
+class CheckpointsAway(RuntimeError):  # noqa: N818 - a state of the world, not of the job
+    """The connection to Postgres was lost, or cannot be had: the job goes on from its last checkpoint later."""
 
 
 class Fence(NamedTuple):
@@ -78,7 +86,8 @@ class FencedSaver(AsyncPostgresSaver):
         """Write a checkpoint. Raises LeaseLost."""
         self._own(config)
         started = time.perf_counter()
-        written = await super().aput(config, checkpoint, metadata, new_versions)
+        async with asyncio.timeout(CALL_SECONDS):
+            written = await super().aput(config, checkpoint, metadata, new_versions)
         self._on_commit(
             Commit(
                 str(config["configurable"].get("checkpoint_ns", "")),
@@ -94,7 +103,13 @@ class FencedSaver(AsyncPostgresSaver):
     ) -> None:
         """Write a task's results. Raises LeaseLost. LangGraph looks for `task_path` in this very signature."""
         self._own(config)
-        await super().aput_writes(config, writes, task_id, task_path)
+        async with asyncio.timeout(CALL_SECONDS):
+            await super().aput_writes(config, writes, task_id, task_path)
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Read a checkpoint. Not fenced."""
+        async with asyncio.timeout(CALL_SECONDS):
+            return await super().aget_tuple(config)
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Delete the thread's checkpoints. Raises LeaseLost."""
@@ -108,18 +123,32 @@ class FencedSaver(AsyncPostgresSaver):
 
     @asynccontextmanager
     async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[DictRow]]:
-        if not pipeline:
-            async with super()._cursor(pipeline=False) as cursor:
+        with fenced():
+            async with super()._cursor(pipeline=pipeline) as cursor:
                 yield cursor
-            return
-        try:
-            async with super()._cursor(pipeline=True) as cursor:
-                yield cursor
-                await cursor.execute(self._check, self._fence)
-        except errors.DatabaseError as error:
-            if error.sqlstate == FENCE_STATE:
-                raise LeaseLost(str(error).splitlines()[0]) from error
-            raise
+                if pipeline:
+                    await cursor.execute(self._check, self._fence)
+
+
+@contextmanager
+def fenced() -> Iterator[None]:
+    """What psycopg raises inside comes out as LeaseLost or CheckpointsAway where it means that."""
+    try:
+        yield
+    except psycopg.Error as error:
+        if error.sqlstate == FENCE_STATE:
+            raise LeaseLost(str(error).splitlines()[0]) from error
+        if _away(error):
+            raise CheckpointsAway(" ".join(str(error).split()) or type(error).__name__) from error
+        raise
+
+
+def _away(error: psycopg.Error) -> bool:
+    """Whether the connection failed, not the statement: no answer, shut down, restarting, too many connections."""
+    if not isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
+        return False
+    state = error.sqlstate
+    return state is None or state.startswith(("08", "57P")) or isinstance(error, errors.TooManyConnections)
 
 
 def raise_checkpoint_clock(newest: str | None) -> None:

@@ -16,11 +16,14 @@ import structlog
 from arq.connections import ArqRedis
 from arq.worker import Retry, Worker, func
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from threadline.contract import arq_message
 from threadline.contract.codec import dumps, loads
 from threadline.contract.keys import Keys
+from threadline.errors import BackendUnavailable
 from threadline.redis_client import REDIS_ERRORS, reason
+from threadline_worker.messages import GONE, MISTYPED, NOT_UTF8, Unreadable, is_wake_up, read_call
 from threadline_worker.runs import Runs
 
 __all__ = ["Consumer", "later"]
@@ -29,9 +32,15 @@ log = structlog.get_logger(__name__)
 
 #: The safety net for a wake-up that was lost, or never sent by a producer that speaks arq alone.
 _SLOW_POLL_SECONDS = 0.5
-#: arq's in-progress key lives this long; the handler only claims and hands over.
+#: The handler only claims and hands over; every call in it has a limit of its own.
 _HANDLER_SECONDS = 30
+#: arq's in-progress key. A worker killed in mid-claim hides its message for so long; two claims at once are harmless.
+_IN_PROGRESS_SECONDS = 5
+#: How far a poll reads past messages that cannot be started (in progress elsewhere), or these would hide all others.
+_READ_PAST = 100
 _PURGE_LOOK = 1_000
+#: What is kept of the body of a message that is set aside.
+_KEPT_BYTES = 65_536
 
 #: Takes a message's arguments: (message id, job id, the whole job or None).
 Handler = Callable[[str, str, Any], Awaitable[None]]
@@ -45,18 +54,35 @@ def later(seconds: float) -> Retry:
 
 
 class _TapWorker(Worker):
-    """arq's worker with a tap: it reads as many messages as there are free slots, and is woken by a publish."""
+    """arq's worker with a tap: it starts as many messages as there are free slots, and is woken by a publish."""
 
-    def __init__(self, *args: Any, runs: Runs, may_claim: Callable[[], bool], wake: asyncio.Event, **more: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        runs: Runs,
+        may_claim: Callable[[], bool],
+        wake: asyncio.Event,
+        on_gone: Callable[[str], Awaitable[None]],
+        **more: Any,
+    ) -> None:
         super().__init__(*args, **more)
+        self.in_progress_timeout_s = _IN_PROGRESS_SECONDS
         self._runs = runs
         self._may_claim = may_claim
         self._wake = wake
+        self._on_gone = on_gone
+
+    async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
+        """Arq's way out for a message without a body; all else that it cannot run, `read_call` makes a call."""
+        await super().finish_failed_job(job_id, result_data)
+        await self._on_gone(job_id)
 
     async def _poll_iteration(self) -> None:
         free = self._runs.free if self._may_claim() else 0
         self.allow_pick_jobs = free > 0
-        self.queue_read_limit = max(free, 1)
+        # Messages in progress elsewhere do not count: with one slot, one of them would starve the whole queue.
+        self.max_jobs = self.job_counter + free
+        self.queue_read_limit = free + _READ_PAST
         self._wake.clear()
         before = self._jobs_started()
         await super()._poll_iteration()
@@ -107,6 +133,9 @@ class Consumer:
             worker = self._worker()
             try:
                 await worker.async_run()
+            except ResponseError as error:  # also a key of the wrong type
+                log.warning("queue.failed", error=reason(error))
+                await self._purge()
             except REDIS_ERRORS as error:
                 log.warning("queue.failed", error=reason(error))
             except Exception as error:  # noqa: BLE001 - arq ends on messages that it chokes on (findings.md); nothing else may
@@ -140,21 +169,41 @@ class Consumer:
             poll_delay=0,
             keep_result=0,
             max_tries=sys.maxsize,
-            job_serializer=dumps,
-            job_deserializer=loads,
+            # arq writes a result only of a message without a body, and drops it: keep_result is 0.
+            job_serializer=lambda _result: b"",
+            job_deserializer=read_call,
             log_results=False,
             runs=self._runs,
             may_claim=self._may_claim,
             wake=self._runs.freed,
+            on_gone=self._gone,
         )
 
     async def _take(self, ctx: dict[str, Any], job_id: Any = None, job: Any = None, *_more: Any) -> None:
-        if not isinstance(job_id, str):
-            await self._dead_letter(ctx["job_id"], "the message names no job id", None)
+        message_id = ctx["job_id"]
+        if isinstance(job_id, Unreadable):
+            try:
+                await self._dead_letter(message_id, job_id.why, job_id.body[:_KEPT_BYTES])
+            except BackendUnavailable:
+                raise later(1.0) from None
+            self._note_purged(message_id, job_id.why)
             return
         if self._runs.free <= 0:
             raise later(0.2)
-        await self._handler(ctx["job_id"], job_id, job)
+        await self._handler(message_id, job_id, job)
+
+    async def _gone(self, message_id: str) -> None:
+        """The body is not there. A lost wake-up is repeated by the sweep; a lost job shall be seen."""
+        if not is_wake_up(message_id):
+            try:
+                await self._dead_letter(message_id, GONE, None)
+            except BackendUnavailable as error:
+                log.warning("queue.failed", error=str(error))
+        self._note_purged(message_id, GONE)
+
+    def _note_purged(self, message_id: str, why: str) -> None:
+        log.warning("queue.purged", message_id=message_id[:200], reason=why)
+        self._on_purged(why)
 
     async def _listen_for_ever(self) -> None:
         """Wake-ups and control messages. Lost ones cost a slow poll, or a beat."""
@@ -203,27 +252,15 @@ class Consumer:
         try:
             name = raw.decode()
         except UnicodeDecodeError:
-            await self._drop(raw, raw.decode("utf-8", "replace"), "its id is not UTF-8", None)
+            await self._drop(raw, raw.decode("utf-8", "replace"), NOT_UTF8)
             return
-        key = arq_message.JOB_KEY_PREFIX + name
-        if await self._redis.type(key) not in {b"string", b"none"}:
-            await self._drop(raw, name, "its body is not a string", None)
-            return
-        body = await self._redis.get(key)
-        if body is None:
-            return
-        try:
-            call = loads(body)
-            arq_message.decode(body)
-            if not isinstance(call.get("k"), dict) or not isinstance(call.get("et"), int):
-                raise ValueError("its fields have wrong types")  # noqa: TRY004, TRY301 - one way out
-            if not isinstance(call.get("t"), (int, type(None))):
-                raise ValueError("its fields have wrong types")  # noqa: TRY004, TRY301
-        except ValueError as error:
-            await self._drop(raw, name, str(error), body)
+        for prefix in (arq_message.JOB_KEY_PREFIX, arq_message.RETRY_KEY_PREFIX):
+            if await self._redis.type(prefix + name) not in {b"string", b"none"}:
+                await self._drop(raw, name, MISTYPED)
+                return
 
-    async def _drop(self, raw: bytes, name: str, why: str, body: bytes | None) -> None:
-        await self._dead_letter(name[:200].replace("\0", ""), why, body and body[:65_536])
+    async def _drop(self, raw: bytes, name: str, why: str) -> None:
+        await self._dead_letter(name[:200].replace("\0", ""), why, None)
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.zrem(self._keys.queue, raw)
             for prefix in (
@@ -233,5 +270,4 @@ class Consumer:
             ):
                 pipe.delete(prefix.encode() + raw)
             await pipe.execute()
-        log.warning("queue.purged", message_id=name[:200], reason=why)
-        self._on_purged(why)
+        self._note_purged(name, why)

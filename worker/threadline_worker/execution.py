@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 import structlog
 from psycopg_pool import AsyncConnectionPool
 
@@ -24,9 +26,11 @@ from threadline.redis_client import REDIS_ERRORS, reason
 from threadline_worker.agents.errors import AgentConfigError
 from threadline_worker.agents.registry import Agent, Agents, UnknownAgentError
 from threadline_worker.announce import Announcer
+from threadline_worker.checkpoints import CheckpointsAway
 from threadline_worker.graph_run import GraphRun
 from threadline_worker.liveness import Liveness
 from threadline_worker.outcome import (
+    AWAY_SECONDS,
     FAILURE_LIMIT,
     Cancelled,
     Failed,
@@ -46,6 +50,8 @@ from threadline_worker.telemetry.metrics import Metrics
 __all__ = ["Execution", "Services"]
 
 log = structlog.get_logger(__name__)
+
+_CHECK_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,8 @@ class Execution:
         ):
             self._note_claim(claim)
             outcome = await self._outcome()
+            if isinstance(outcome, Released) and outcome.code == Code.TRANSIENT:
+                await self._check_connections()
             row = await self._settle(outcome)
             if row is not None:
                 await self._services.announcer.announce(row)
@@ -101,10 +109,10 @@ class Execution:
             return Failed(Code.UNKNOWN_AGENT, str(error))
         except AgentConfigError as error:
             return Failed(Code.AGENT_UNAVAILABLE, str(error))
-        except BackendUnavailable as error:
+        except (BackendUnavailable, CheckpointsAway) as error:
             # The decision could not be made: nothing has run, so nothing is charged.
             log.warning("job.failed", error=reason(error))
-            return Released(Code.TRANSIENT)
+            return Released(Code.TRANSIENT, delay=AWAY_SECONDS)
         except Exception as error:  # the boundary of a job: whatever it is, the worker and its neighbours go on
             log.exception("job.failed")
             return Failed(Code.ERROR, f"{type(error).__name__}: {error}"[:2000])
@@ -153,6 +161,11 @@ class Execution:
             claim = lifted
         return _Lifted(claim, None)
 
+    async def _check_connections(self) -> None:
+        """After an outage the pool would hand out its dead connections one by one, each to another run."""
+        # Not cancelled when it takes long: the pool would never get back what it was looking at.
+        await asyncio.wait({asyncio.create_task(self._services.checkpoints.check())}, timeout=_CHECK_SECONDS)
+
     async def _settle(self, outcome: Outcome) -> Mapping[str, Any] | None:
         """Write the outcome. None: the lease was lost, and nothing was written."""
         claim, started = self._run.claim, time.monotonic()
@@ -165,6 +178,13 @@ class Execution:
                 log.warning("job.failed", error=reason(error), waiting=round(time.monotonic() - started, 1))
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 2.0)
+                continue
+            except (psycopg.Error, ValueError, TypeError) as error:
+                # Not storable: left as it is, the job would be given back and run again for ever.
+                if isinstance(outcome, Failed):
+                    raise
+                log.exception("job.failed")
+                outcome = Failed(Code.ERROR, f"the outcome cannot be stored: {type(error).__name__}")
                 continue
             row = row or await self._written_before(claim)
             if row is None:
@@ -193,8 +213,8 @@ class Execution:
                 return await ledger.release(
                     claim, code, message=message, failure=True, delay=delay, limit=FAILURE_LIMIT
                 )
-            case Released(code):
-                return await ledger.release(claim, code)
+            case Released(code, delay):
+                return await ledger.release(claim, code, delay=delay)
             case _:
                 return None
 
@@ -223,11 +243,17 @@ class Execution:
 
     async def _hand_on(self, thread_id: str) -> None:
         """The next job of the thread, or this one again: wake somebody at once instead of at the next sweep."""
+        due: list[Due] = []
         try:
+            if await self._services.ledger.restore(thread_id) is not None:
+                log.info("thread.restored")
             due = await self._services.ledger.dispatch_due(thread_id=thread_id)
             await send_due(self._services.redis, self._services.keys, due)
         except (*REDIS_ERRORS, BackendUnavailable) as error:
             log.warning("dispatch.failed", error=reason(error))
+            with suppress(BackendUnavailable):
+                for job in due:
+                    await self._services.ledger.undispatch(job.job_id, job.n)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,26 @@ from langgraph.types import Command, Interrupt
 
 from threadline.contract.states import Code
 from threadline.errors import InvalidJob
-from threadline_worker.checkpoints import Commit, Fence, FencedSaver, LeaseLost, raise_checkpoint_clock
+from threadline_worker.checkpoints import (
+    CheckpointsAway,
+    Commit,
+    Fence,
+    FencedSaver,
+    LeaseLost,
+    raise_checkpoint_clock,
+)
 from threadline_worker.memory_store import FencedStore
-from threadline_worker.outcome import Failed, Interrupted, Lost, Outcome, Released, Retriable, Succeeded, classify
+from threadline_worker.outcome import (
+    AWAY_SECONDS,
+    Failed,
+    Interrupted,
+    Lost,
+    Outcome,
+    Released,
+    Retriable,
+    Succeeded,
+    classify,
+)
 from threadline_worker.resume import Decision, decide, unfinished
 from threadline_worker.serialise import jsonable
 from threadline_worker.tokens import count_tokens
@@ -54,7 +71,15 @@ class GraphRun:
         raise_checkpoint_clock(claim.newest_at_claim)
         saver = self._saver()
         graph = self._agent.graph.copy({"checkpointer": saver})
-        self._decision = found = await decide(graph, saver, claim.thread_id, claim.job_id)
+        options = claim.options
+        self._decision = found = await decide(
+            graph,
+            saver,
+            claim.thread_id,
+            claim.job_id,
+            before=options["interrupt_before"],
+            after=options["interrupt_after"],
+        )
         match found.action:
             case "finished":
                 return self._result(found.values)
@@ -78,38 +103,42 @@ class GraphRun:
             store.stop()
 
     async def _drive(self, publisher: Publisher, store: FencedStore) -> Outcome:
-        claim, options = self._run.claim, self._run.claim.options
         try:
-            graph = self._agent.graph.copy({"checkpointer": self._saver(), "store": store})
-            stream = graph.astream(
-                self._input(),
-                self._config(),
-                context=self._agent.context(claim.user_id, claim.job_id, claim.thread_id),
-                stream_mode=options["stream_modes"],
-                subgraphs=True,
-                version="v2",
-                durability="sync",  # R1: with async or exit, steps and even the input can be lost
-                control=self._run.control,
-                interrupt_before=options["interrupt_before"] or None,
-                interrupt_after=options["interrupt_after"] or None,
-            )
-            async with aclosing(stream) as parts:  # type: ignore[type-var]
-                async for part in parts:
-                    self._on_part(publisher, part)
-            left, interrupts, values = await unfinished(graph, claim.thread_id)
+            return await self._stream(publisher, store)
         except GraphDrained:
             return self._run.stopping or Released()
         except LeaseLost:
             return Lost()
+        except CheckpointsAway as error:
+            log.warning("job.failed", error=str(error))
+            return Released(Code.TRANSIENT, delay=AWAY_SECONDS)
         except InvalidJob as error:
             return Failed(Code.INVALID_INPUT, str(error))
         except Exception as error:  # the boundary of the graph, which is anyone's code
             outcome = classify(error)
             log.warning("job.failed", code=outcome.code, exc_info=True)
             return outcome
-        if left:
-            return Interrupted([_prompt(interrupt) for interrupt in interrupts])
-        return self._result(values)
+
+    async def _stream(self, publisher: Publisher, store: FencedStore) -> Outcome:
+        claim, options = self._run.claim, self._run.claim.options
+        graph = self._agent.graph.copy({"checkpointer": self._saver(), "store": store})
+        stream = graph.astream(
+            self._input(),
+            self._config(),
+            context=self._agent.context(claim.user_id, claim.job_id, claim.thread_id),
+            stream_mode=options["stream_modes"],
+            subgraphs=True,
+            version="v2",
+            durability="sync",  # R1: with async or exit, steps and even the input can be lost
+            control=self._run.control,
+            interrupt_before=options["interrupt_before"] or None,
+            interrupt_after=options["interrupt_after"] or None,
+        )
+        async with aclosing(stream) as parts:  # type: ignore[type-var]
+            async for part in parts:
+                self._on_part(publisher, part)
+        left, interrupts, values = await unfinished(graph, claim.thread_id)
+        return Interrupted([_prompt(interrupt) for interrupt in interrupts]) if left else self._result(values)
 
     async def _watch(self, driver: asyncio.Task[Outcome]) -> Outcome:
         """Wait for the run, and for every reason to stop it."""
@@ -121,7 +150,7 @@ class GraphRun:
                     {driver, stopped}, timeout=max(min(remaining, limit), 0.0), return_when=asyncio.FIRST_COMPLETED
                 )
                 if driver in done:
-                    return await driver
+                    return _end(driver)
                 if stopped in done:
                     await _stop(driver)
                     return self._run.stopping or Released()
@@ -162,6 +191,7 @@ class GraphRun:
         metrics = self._services.metrics
         metrics.checkpoint_write.observe(commit.seconds)
         self._progress = now
+        self._run.progressed = True
         self._steps[commit.namespace] = commit.step
         if commit.namespace == "" and commit.step >= 0:
             metrics.supersteps.labels(agent=self._run.claim.agent).inc()
@@ -220,6 +250,13 @@ def _uuid(job_id: str) -> Any:
         return UUID(job_id)
     except ValueError:
         return None
+
+
+def _end(driver: asyncio.Task[Outcome]) -> Outcome:
+    if driver.cancelled():
+        # Not by us: some node raised CancelledError. Passed on, it would end the run without a word to the ledger.
+        return Retriable(Code.ERROR, "the graph cancelled itself (CancelledError)")
+    return driver.result()
 
 
 async def _stop(driver: asyncio.Task[Outcome]) -> None:

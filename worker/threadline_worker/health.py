@@ -30,13 +30,15 @@ class Health:
         self._liveness = liveness
         self._sweep = sweep
         self._draining = draining
-        self._wedged = min(_WEDGED_SECONDS, loop_stall)
+        self._wedged = min(_WEDGED_SECONDS, loop_stall / 2)
 
     def unhealthy(self) -> list[str]:
         """Why /healthz is red: the process should be started again."""
         reasons = []
         if (seconds := self._liveness.seconds_since_tick()) > self._wedged:
             reasons.append(f"the event loop has not answered for {seconds:.0f} s")
+        if not self._liveness.beating():
+            reasons.append("the heartbeat's thread does not answer")
         return reasons
 
     def unready(self) -> list[str]:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from threadline.contract.job import decode_request
-from threadline.contract.signature import verify
-from threadline.contract.states import State
-from threadline.errors import BackendUnavailable, InvalidJob, ThreadBusy, ThreadlineError
+from threadline.contract.states import Code
+from threadline.errors import BackendUnavailable, JobNotFound
 from threadline.ledger.custody import Claim
+from threadline_worker.adoption import Adoption
 from threadline_worker.consumer import later
 from threadline_worker.execution import Execution
 from threadline_worker.runs import Run, Runs
@@ -29,42 +28,70 @@ class Intake:
     """`take()` is arq's handler; `spawn` owns the runs that it starts."""
 
     def __init__(
-        self, services: Services, runs: Runs, worker_id: str, spawn: Callable[[Any], asyncio.Task[None]]
+        self,
+        services: Services,
+        adoption: Adoption,
+        runs: Runs,
+        worker_id: str,
+        spawn: Callable[[Any], asyncio.Task[None]],
     ) -> None:
         self._services = services
+        self._adoption = adoption
         self._runs = runs
         self._worker_id = worker_id
         self._spawn = spawn
 
     async def take(self, message_id: str, job_id: str, job: Any) -> None:
         """Returns once the job is claimed here, or somebody else's, or can never be one. Else arq's Retry."""
+        if self._services.liveness.draining:
+            raise later(0.05)  # others are to have it
         try:
-            if job is not None and not await self._adopt(message_id, job_id, job):
+            if job is not None and not await self._adoption.adopt(message_id, job_id, job, dispatching=True):
                 return
-            await self._claim(job_id)
+            await self._claim(message_id, job_id)
         except BackendUnavailable:
             raise later(1.0) from None
 
-    async def dead_letter(self, message_id: str, why: str, body: bytes | None) -> None:
-        """Set a message aside where `doctor` shows it. Raises BackendUnavailable: the message stays."""
-        log.warning("queue.dead_letter", message_id=message_id, reason=why)
-        await self._services.ledger.dead_letter(message_id, why, body)
-
-    async def _claim(self, job_id: str) -> None:
+    async def _claim(self, message_id: str, job_id: str) -> None:
         with self._runs.reserve(job_id):
             if self._runs.get(job_id) is not None:
                 return
+            if not self._runs.bears(2) and not self._runs.bears(await self._stalls(job_id)):
+                raise later(1.0)
             claim = await self._services.ledger.claim(job_id, self._worker_id)
             match claim:
+                case Claim() if not self._runs.bears(claim.row["stalls"]):  # two at the same moment
+                    await self._services.ledger.release(claim, Code.TRANSIENT, delay=1.0)
                 case Claim():
-                    run = Run(claim)
-                    self._runs.add(run)
-                    self._spawn(self._run(run))
+                    self._start(claim)
                 case None:
-                    log.debug("job.claimed", job_id=job_id, claimed=False)
+                    await self._not_claimed(message_id, job_id)
                 case row:
                     self._note_end(row)
                     await self._services.announcer.announce(row)
+
+    async def _stalls(self, job_id: str) -> int:
+        try:
+            return (await self._services.ledger.snapshot(job_id)).status.stalls
+        except JobNotFound:
+            return 0
+
+    def _start(self, claim: Claim) -> None:
+        run = Run(claim)
+        self._runs.add(run)
+        if self._services.liveness.draining:
+            run.drain()  # the drain began while the claim was under way
+        self._spawn(self._run(run))
+
+    async def _not_claimed(self, message_id: str, job_id: str) -> None:
+        """Somebody has it, or it could not be claimed now.
+
+        This message ends here: if the job waits, the sweep shall send another at once, not when this one is missed.
+        """
+        log.debug("job.claimed", job_id=job_id, claimed=False)
+        number = message_id.removeprefix(job_id).rpartition(":")[2] or "1"
+        if number.isascii() and number.isdigit():
+            await self._services.ledger.undispatch(job_id, int(number))
 
     def _note_end(self, row: Mapping[str, Any]) -> None:
         log.info("job.finished", job_id=row["job_id"], state=row["state"], code=row["code"])
@@ -77,24 +104,3 @@ class Intake:
             await Execution(self._services, run).execute()
         finally:
             self._runs.remove(run)
-
-    async def _adopt(self, message_id: str, job_id: str, job: Any) -> bool:
-        """Insert the job that the message carries. False: it can never become one, and is set aside."""
-        try:
-            if not isinstance(job, dict) or job.get("job_id") != job_id:
-                raise InvalidJob("the message's job is not an object with the same job_id")
-            verify(job, self._services.settings.client.enqueue_keys)
-            request = decode_request(job)
-            await self._services.ledger.enqueue(
-                request, fingerprint=request.fingerprint(), dispatching=True, check_agent=False
-            )
-        except BackendUnavailable:
-            raise
-        except ThreadBusy as error:
-            await self.dead_letter(message_id, f"on_busy=reject: {error}", None)
-            return False
-        except ThreadlineError as error:
-            await self.dead_letter(message_id, f"{type(error).__name__}: {error}", None)
-            return False
-        log.info("job.adopted", job_id=job_id, state=State.QUEUED)
-        return True

@@ -8,6 +8,7 @@ whatever the number of jobs.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import threading
 import time
@@ -94,7 +95,8 @@ class Liveness:
         self._stop = threading.Event()
         self._beat_soon: Callable[[], None] = lambda: None
         self._last_beat = float("-inf")
-        self._last_tick = time.monotonic()
+        self._last_tick = self._last_round = time.monotonic()
+        self._clock_was_ok = True
         self._thread: threading.Thread | None = None
         self._main: asyncio.AbstractEventLoop | None = None
 
@@ -102,7 +104,11 @@ class Liveness:
         """Begin to beat; the worker is registered already."""
         self._main = asyncio.get_running_loop()
         self._last_tick = self._last_beat = time.monotonic()
-        self._thread = threading.Thread(target=self._in_thread, name="threadline-beat", daemon=True)
+        # In a copy of this context: what the beat logs, and what it calls in the main loop, carries the worker's id.
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(
+            target=context.run, args=(self._in_thread,), name="threadline-beat", daemon=True
+        )
         self._thread.start()
 
     async def stop(self) -> None:
@@ -127,6 +133,14 @@ class Liveness:
     def clock_ok(self) -> bool:
         """Whether this machine's clock is near enough to the database's to claim (F4)."""
         return abs(self.skew) <= MAX_SKEW_SECONDS
+
+    def beat_now(self) -> None:
+        """Do not wait for the next second: something was asked of a job here."""
+        self._beat_soon()
+
+    def beating(self) -> bool:
+        """Whether the heartbeat's thread still does its rounds, whatever Postgres answers."""
+        return time.monotonic() - self._last_round < self._lease + self._heartbeat
 
     # In the heartbeat's thread:
 
@@ -167,7 +181,7 @@ class Liveness:
         cursor = await _within(limit, connection.execute(self._queries["beat"], params))
         row = await cursor.fetchone()
         assert row is not None  # noqa: S101 - a SELECT without FROM has one row
-        self.skew = row["database_time"] - (before + time.time()) / 2
+        self._note_clock(row["database_time"] - (before + time.time()) / 2)
         self.in_recovery = row["in_recovery"]
         if row["alive"]:
             self._last_beat = time.monotonic()
@@ -196,8 +210,16 @@ class Liveness:
         if results[0] is True:
             self._in_main(self._on_notice)
 
+    def _note_clock(self, skew: float) -> None:
+        """F4: said once each time that it goes wrong."""
+        self.skew = skew
+        if self._clock_was_ok and not self.clock_ok():
+            log.warning("clock.skew", seconds=round(skew, 1), most=MAX_SKEW_SECONDS)
+        self._clock_was_ok = self.clock_ok()
+
     def _watch_loop(self) -> None:
         """V4: a worker that beats but whose loop is wedged for good must not be immortal."""
+        self._last_round = time.monotonic()
         self._in_main(self._tick)
         if self.seconds_since_tick() > self._loop_stall:
             log.error("worker.stalled", seconds=round(self.seconds_since_tick(), 1))

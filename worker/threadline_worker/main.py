@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -25,7 +25,8 @@ from threadline.ledger.custody import Custody
 from threadline.ledger.database import Database
 from threadline.ledger.sql import Queries
 from threadline.log.append import EventLog
-from threadline.redis_client import connect_redis
+from threadline.redis_client import REDIS_ERRORS, connect_redis
+from threadline_worker.adoption import Adoption
 from threadline_worker.agents.registry import Agents
 from threadline_worker.announce import Announcer
 from threadline_worker.backends import wait_for_servers
@@ -45,6 +46,11 @@ from threadline_worker.telemetry.metrics import Metrics, QueueGauges
 __all__ = ["WorkerProcess", "new_worker_id"]
 
 log = structlog.get_logger(__name__)
+
+#: After the cut: a step has 10 s to stop, and the ledger some more to answer.
+_LAST_WORDS_SECONDS = 20.0
+#: How long a worker of a dead `dev` or `demo` may take to end; what it has not given back is rescued at the next start.
+_ORPHAN_SECONDS = 2.0
 
 
 def new_worker_id() -> str:
@@ -155,64 +161,69 @@ class WorkerProcess:
         settings, liveness = self._settings, services.liveness
         direct = Database(settings.database_url, application_name=liveness.application_name)
         rescuer = Rescuer(self._queries, self.worker_id, heartbeat=settings.heartbeat, lease=settings.lease)
-        self._sweep = Sweep(services, direct, rescuer)
+        adoption = Adoption(services)
+        self._sweep = Sweep(services, direct, rescuer, adoption)
         health = Health(self._runs, liveness, self._sweep, self._draining, loop_stall=settings.loop_stall)
         self._expose(services, health, stack)
         liveness.start()
         stack.push_async_callback(liveness.stop)
-        intake = Intake(services, self._runs, self.worker_id, self._spawn)
+        intake = Intake(services, adoption, self._runs, self.worker_id, self._spawn)
         consumer = Consumer(
             services.redis,
             self._keys,
             self._runs,
             handler=intake.take,
-            dead_letter=intake.dead_letter,
+            dead_letter=adoption.dead_letter,
             may_claim=health.may_claim,
-            on_control=self._on_control,
-            on_purged=lambda why: self._metrics.messages_purged.labels(reason=why[:60]).inc(),
+            on_control=partial(self._on_control, liveness),
+            on_purged=lambda why: self._metrics.messages_purged.labels(reason=why).inc(),
         )
         async with asyncio.TaskGroup() as tasks:
             sweeping = tasks.create_task(self._sweep.run(), name="sweep")
             consuming = tasks.create_task(consumer.run(), name="consume")
             if self._burst:
-                tasks.create_task(self._drain_when_idle(services.ledger), name="burst")
+                tasks.create_task(self._drain_when_idle(services), name="burst")
             log.info("worker.ready", agents=self._agents.names, slots=self._runs.slots)
             await self._draining.wait()
-            await self._drain(liveness)
-            consuming.cancel()
+            await self._drain(liveness, consuming)
             sweeping.cancel()
 
-    async def _drain(self, liveness: Liveness) -> None:
+    async def _drain(self, liveness: Liveness, consuming: asyncio.Task[None]) -> None:
         """A soft stop: the beat goes on until the last job is given back."""
         log.info("worker.draining", running=len(self._runs), seconds=self._settings.drain)
         liveness.draining = True
         for run in self._runs:
             run.drain()
-        await self._until_idle(self._settings.drain)
+        # It ends behind the claims under way; the runs of these are drained, and waited for like all others.
+        consuming.cancel()
+        self._own(consuming)
+        stop_now = asyncio.create_task(self._stop_now.wait())
+        await self._until_idle(self._settings.drain, stop_now)
+        stop_now.cancel()
         for run in self._runs:
             run.cut()
-        # Each run has its own bounds for stopping and for the ledger's answer.
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
+        await self._until_idle(_LAST_WORDS_SECONDS)
+        # Postgres is away: what cannot be given back now is for rescue, which takes it once we are silent.
+        for task in (left := list(self._tasks)):
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
-    async def _until_idle(self, limit: float) -> None:
-        stop_now = asyncio.create_task(self._stop_now.wait())
-        try:
+    async def _until_idle(self, limit: float, stop: asyncio.Task[Any] | None = None) -> None:
+        ends = set() if stop is None else {stop}
+        with suppress(TimeoutError):
             async with asyncio.timeout(limit):
-                while self._tasks and not stop_now.done():
-                    await asyncio.wait({*self._tasks, stop_now}, return_when=asyncio.FIRST_COMPLETED)
-        except TimeoutError:
-            pass
-        finally:
-            stop_now.cancel()
+                while self._tasks and not any(end.done() for end in ends):
+                    await asyncio.wait({*self._tasks, *ends}, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _drain_when_idle(self, ledger: Custody) -> None:
+    async def _drain_when_idle(self, services: Services) -> None:
         """`--burst`: end once nothing that could be claimed is left."""
         while not self._draining.is_set():
             try:
-                gauges = await ledger.gauges()
-                idle = not gauges["queued"] and not len(self._runs) and not self._tasks
-            except BackendUnavailable:
+                gauges = await services.ledger.gauges()
+                # Messages that carry jobs are in no ledger yet.
+                waiting = gauges["queued"] or await services.redis.zcard(self._keys.queue)
+                idle = not waiting and not len(self._runs) and not self._tasks
+            except REDIS_ERRORS:  # BackendUnavailable is a ConnectionError, too
                 idle = False
             if idle:
                 self._draining.set()
@@ -274,15 +285,17 @@ class WorkerProcess:
     def _sweep_soon(self) -> None:
         self._sweep.soon.set()
 
-    def _on_control(self, command: dict[str, Any]) -> None:
+    def _on_control(self, liveness: Liveness, command: dict[str, Any]) -> None:
         """`{"cancel": job_id}` says where to look, not what to do: the request stands in the ledger."""
         run = self._runs.get(str(command.get("cancel")))
         if run is not None:
-            self._sweep.soon.set()
+            liveness.beat_now()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Own a task until it ends; a drain waits for all of them."""
-        task = asyncio.create_task(coroutine)
+        return self._own(asyncio.create_task(coroutine))
+
+    def _own(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -309,9 +322,11 @@ def run_worker(settings: WorkerSettings, *, burst: bool = False, until_eof: bool
 
 
 def _on_input(loop: asyncio.AbstractEventLoop, process: WorkerProcess) -> None:
+    """The end of standard input: the parent is dead and its servers with it, so nothing is waited for long."""
     if not os.read(sys.stdin.fileno(), 4096):
         loop.remove_reader(sys.stdin.fileno())
         process.stop_now()
+        loop.call_later(_ORPHAN_SECONDS, os._exit, 1)
 
 
 async def _with_signals(settings: WorkerSettings, *, burst: bool, until_eof: bool) -> None:

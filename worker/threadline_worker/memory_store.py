@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from langgraph.store.postgres.aio import AsyncPostgresStore
-from psycopg import AsyncCursor, errors
+from psycopg import AsyncCursor
 from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool
 
 from threadline.ledger.sql import Queries
-from threadline_worker.checkpoints import FENCE_STATE, Fence, LeaseLost
+from threadline_worker.checkpoints import Fence, fenced
 
 __all__ = ["FencedStore"]
 
@@ -32,12 +32,8 @@ class FencedStore(AsyncPostgresStore):
 
     @asynccontextmanager
     async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[DictRow]]:
-        try:
+        with fenced():
             async with super()._cursor(pipeline=pipeline) as cursor:
                 yield cursor
                 if pipeline:
                     await cursor.execute(self._check, self._fence)
-        except errors.DatabaseError as error:
-            if error.sqlstate == FENCE_STATE:
-                raise LeaseLost(str(error).splitlines()[0]) from error
-            raise

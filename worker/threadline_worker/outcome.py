@@ -9,6 +9,8 @@ from typing import Any
 from threadline.contract.states import Code
 
 __all__ = [
+    "AWAY_SECONDS",
+    "FAILURE_LIMIT",
     "Cancelled",
     "Failed",
     "Interrupted",
@@ -22,6 +24,8 @@ __all__ = [
 ]
 
 FAILURE_LIMIT = 3
+#: How long a job waits that was given back because Postgres was away.
+AWAY_SECONDS = 1.0
 _BACKOFF_FIRST = 2.0
 _BACKOFF_MOST = 300.0
 _RETRIABLE_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
@@ -68,9 +72,10 @@ class Cancelled:
 
 @dataclass(frozen=True)
 class Released:
-    """Given back without a charge: another worker goes on."""
+    """Given back without a charge: another worker goes on, after `delay` seconds."""
 
     code: str = Code.DRAIN
+    delay: float = 0.0
 
 
 @dataclass(frozen=True)

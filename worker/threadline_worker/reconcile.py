@@ -69,7 +69,13 @@ class Reconciler:
             run.lose()
         if self._registering is None or self._registering.done():
             log.warning("worker.declared_dead")
-            self._registering = self._spawn(self._register())
+            self._registering = self._spawn(self._register_again())
+
+    async def _register_again(self) -> None:
+        try:
+            await self._register()
+        except BackendUnavailable as error:  # the next beat asks for it again
+            log.warning("beat.failed", error=str(error))
 
     async def _give_back(self, job: Owned) -> None:
         """L6: a claim committed but its answer never arrived."""

@@ -27,6 +27,13 @@ class Run:
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     #: When it was claimed, on this process' monotonic clock.
     began: float = field(default_factory=time.monotonic)
+    #: Whether a checkpoint of this claim is durable.
+    progressed: bool = False
+
+    @property
+    def stalls(self) -> int:
+        """How often in a row the job's worker died without a checkpoint in between (L7)."""
+        return int(self.claim.row["stalls"])
 
     @property
     def job_id(self) -> str:
@@ -85,6 +92,15 @@ class Runs:
     def get(self, job_id: str) -> Run | None:
         """The run of a job, if it is ours."""
         return self._runs.get(job_id)
+
+    def bears(self, stalls: int) -> bool:
+        """L7: whether a job that stalled so often may start beside these runs.
+
+        When a worker dies, nobody knows which of its jobs did it. A job that stalled twice runs beside no other one
+        under suspicion until it has made progress, so that a poisonous job never brings its neighbours to the limit.
+        """
+        suspicions = [run.stalls for run in self if run.stalls and not run.progressed]
+        return not stalls or max([stalls, *suspicions]) == 1 or not suspicions
 
     def epochs(self) -> dict[str, int]:
         """Job → epoch of all runs; safe to call from the heartbeat's thread."""

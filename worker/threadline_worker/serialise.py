@@ -16,7 +16,7 @@ from langchain_core.messages import BaseMessage, message_to_dict
 from langgraph.types import Interrupt
 from pydantic import BaseModel
 
-__all__ = ["jsonable"]
+__all__ = ["jsonable", "storable"]
 
 _MAX_DEPTH = 60
 _MAX_REPR = 2_000
@@ -32,7 +32,7 @@ def jsonable(value: Any, depth: int = 0) -> Any:  # noqa: C901, PLR0911, PLR0912
         case Enum():
             return jsonable(value.value, depth + 1)
         case str():
-            return value if value.isascii() else value.encode("utf-8", "replace").decode()
+            return _utf8(value)
         case int():
             # Readers in other languages have 53 or 64 bits.
             return int(value) if -(2**63) <= value < 2**64 else {"repr": str(value)[:_MAX_REPR]}
@@ -69,8 +69,19 @@ def _fields_of_model(model: BaseModel) -> dict[str, Any]:
     return {name: getattr(model, name, None) for name in type(model).model_fields}
 
 
+def storable(text: str) -> str:
+    """Text that Postgres can store: without NUL and lone surrogates, which others' exceptions and messages may hold."""
+    return _utf8(text).replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _utf8(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def _key(key: Any) -> str:
-    return key if isinstance(key, str) else repr(key) if not isinstance(key, (int, float)) else str(key)
+    if isinstance(key, str):
+        return _utf8(key)
+    return str(key) if isinstance(key, (int, float)) else _repr(key)["repr"]
 
 
 def _repr(value: Any) -> dict[str, str]:

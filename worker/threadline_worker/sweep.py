@@ -17,6 +17,7 @@ from threadline.contract.states import State
 from threadline.errors import BackendUnavailable
 from threadline.ledger.database import Database
 from threadline.redis_client import REDIS_ERRORS, reason
+from threadline_worker.adoption import Adoption
 from threadline_worker.execution import send_due
 from threadline_worker.rescue import Rescuer
 
@@ -37,8 +38,9 @@ _LOST_AFTER = 10.0
 class Sweep:
     """`run()` until it is cancelled; `soon` set wakes it early."""
 
-    def __init__(self, services: Services, direct: Database, rescuer: Rescuer) -> None:
+    def __init__(self, services: Services, direct: Database, rescuer: Rescuer, adoption: Adoption) -> None:
         self._services = services
+        self._adoption = adoption
         self._direct = direct
         self._rescuer = rescuer
         self._connection: AsyncConnection[DictRow] | None = None
@@ -51,7 +53,9 @@ class Sweep:
         """Sweep until cancelled."""
         try:
             while True:
-                await self._round()
+                async with asyncio.TaskGroup() as both:  # one server that hangs must not hide the other
+                    both.create_task(self._round())
+                    both.create_task(self._ping())
                 pause = self._services.settings.heartbeat * random.uniform(0.9, 1.0)  # noqa: S311 - spreads workers
                 try:
                     async with asyncio.timeout(pause):
@@ -66,6 +70,8 @@ class Sweep:
         self._rounds += 1
         try:
             await self._rescue()
+            await self._restore()
+            await self._adopt()
             await self._dispatch()
             if self._rounds % _SLOW_EVERY == 0:
                 await self._overdue()
@@ -75,7 +81,15 @@ class Sweep:
         except (psycopg.Error, BackendUnavailable, TimeoutError, OSError) as error:
             log.warning("sweep.failed", error=reason(error))
             await self._forget()
-        await self._ping()
+
+    async def _adopt(self) -> None:
+        """L5: a job that waits in Redis alone, because all slots are full, is in the ledger within a round."""
+        try:
+            await self._adoption.adopt_waiting()
+        except BackendUnavailable:  # a ConnectionError as well; the round answers for Postgres
+            raise
+        except REDIS_ERRORS as error:
+            log.debug("sweep.failed", error=reason(error))
 
     async def _rescue(self) -> None:
         """The rescuer's session is its own: its age is part of the evidence (V2)."""
@@ -98,6 +112,11 @@ class Sweep:
             if row["state"] != State.QUEUED:
                 metrics.jobs_finished.labels(agent=row["agent"], state=row["state"], code=row["code"]).inc()
             await self._services.announcer.announce(row)
+
+    async def _restore(self) -> None:
+        """O4: rollbacks whose worker died between ending the job and restoring the thread."""
+        while (thread_id := await self._services.ledger.restore()) is not None:
+            log.info("thread.restored", thread_id=thread_id)
 
     async def _dispatch(self) -> None:
         while due := await self._services.ledger.dispatch_due(limit=_BATCH):

@@ -33,9 +33,11 @@ def canonical(value: Any) -> bytes:
     """The bytes that a signature or a request's fingerprint is taken over: keys sorted, no spaces, UTF-8.
 
     The standard library's encoder is used on purpose: any language's `sort_keys, no spaces` gives the same bytes.
-    Raises InvalidJob for values that JSON does not have (NaN, bytes, …).
+    Raises InvalidJob for values that JSON does not have (NaN, bytes, …) or that are nested too deeply.
     """
     try:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError) as error:  # UnicodeEncodeError (a lone surrogate) is a ValueError
         raise InvalidJob(f"not expressible as JSON: {error}") from error
+    except RecursionError as error:
+        raise InvalidJob("not expressible as JSON: it is nested too deeply") from error

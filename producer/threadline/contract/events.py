@@ -14,6 +14,8 @@ from threadline.contract.states import State
 __all__ = ["TERMINAL", "Event", "EventId", "EventType", "decode_event", "encode_event", "now"]
 
 VERSION: Final = 1
+#: Redis keeps both halves of a stream id in 64 bits.
+_MOST: Final = 2**64 - 1
 
 
 class EventType(StrEnum):
@@ -50,7 +52,9 @@ class EventId(NamedTuple):
         epoch, dash, n = text.partition("-")
         # Not int() alone: it takes "+1", " 1" and "1_0".
         if not (dash and epoch.isascii() and epoch.isdigit() and n.isascii() and n.isdigit()):
-            raise ValueError(f"an event id is <epoch>-<n>, for example 2-17, not {text!r}")
+            raise ValueError(f"an event id is <epoch>-<n>, for example 2-17, not {text[:60]!r}")
+        if max(len(epoch), len(n)) > len(str(_MOST)) or max(int(epoch), int(n)) > _MOST:
+            raise ValueError(f"an event id has no numbers above {_MOST}: {text[:60]!r}")
         return cls(int(epoch), int(n))
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import msgspec
 
-from threadline.contract.codec import MAX_INPUT_BYTES, canonical
+from threadline.contract.codec import MAX_INPUT_BYTES, canonical, dumps, loads
 from threadline.contract.states import OnBusy, State
 from threadline.errors import InvalidJob
 
@@ -35,6 +35,9 @@ _MAX_USER_ID: Final = 500
 _MAX_KEY: Final = 500
 _MAX_METADATA_BYTES: Final = 65_536
 _MAX_SECONDS: Final = 366 * 86_400.0
+_VERSION: Final = 1
+#: What a fingerprint holds whatever its value.
+_ALWAYS: Final = frozenset({"agent", "input", "thread_id", "user_id"})
 
 
 class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,13 +62,15 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     interrupt_before: list[str] = msgspec.field(default_factory=list)
     interrupt_after: list[str] = msgspec.field(default_factory=list)
     checkpoint_id: str | None = None
-    v: int = 1
+    v: int = _VERSION
 
     def check(self) -> JobRequest:
         """Return self, or raise InvalidJob that names the rule that is broken."""
         check_id("job id", self.job_id)
-        if not _AGENT.fullmatch(self.agent):
-            raise InvalidJob(f"agent {self.agent[:120]!r}: use 1-100 of letters, digits and . _ -")
+        if self.v != _VERSION:
+            raise InvalidJob(f"the job is of version {self.v}, this code reads version {_VERSION}: update it")
+        if not isinstance(self.agent, str) or not _AGENT.fullmatch(self.agent):
+            raise InvalidJob(f"agent {_shown(self.agent)}: use 1-100 of letters, digits and . _ -")
         check_thread_id(self.thread_id)
         check_user_id(self.user_id)
         _check_input(self.input)
@@ -84,12 +89,22 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     def fingerprint(self, *, made_up_thread: bool = False) -> str:
         """Same request, same value: what an idempotency key is compared on.
 
-        The job id is left out, and so is the id of a thread that was made for this request.
+        The job id is left out, and so is the id of a thread that was made for this request. So are options that have
+        their default, or an option that a later version adds would make equal requests differ.
         """
-        same = msgspec.to_builtins(self)
-        for made_up in ("job_id", "v", *(("thread_id",) if made_up_thread else ())):
-            same.pop(made_up)
+        made_up = {"job_id", "v", *(("thread_id",) if made_up_thread else ())}
+        usual = type(self)(job_id="", agent="", input=None, thread_id="").as_json()
+        same = {
+            name: value
+            for name, value in self.as_json().items()
+            if name not in made_up and (name in _ALWAYS or value != usual[name])
+        }
         return hashlib.sha256(canonical(same)).hexdigest()
+
+    def as_json(self) -> dict[str, Any]:
+        """The job as its reader sees it: plain JSON data, keys of all objects strings."""
+        plain: dict[str, Any] = loads(dumps(self))
+        return plain
 
 
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,8 +148,7 @@ def new_id() -> str:
 def check_id(what: str, value: str) -> str:
     """Return the id; InvalidJob unless it is 1-200 of letters, digits, `. _ : @ -`."""
     if not isinstance(value, str) or not _THREAD_ID.fullmatch(value):
-        shown = value[:120] if isinstance(value, str) else value
-        raise InvalidJob(f"{what} {shown!r}: use 1-200 of letters, digits and . _ : @ -")
+        raise InvalidJob(f"{what} {_shown(value)}: use 1-200 of letters, digits and . _ : @ -")
     return value
 
 
@@ -145,8 +159,7 @@ def check_thread_id(value: str) -> str:
 
 def check_user_id(value: str) -> str:
     """Return the user id; InvalidJob unless it is a string of 1-500 characters without NUL."""
-    if not isinstance(value, str) or not 1 <= len(value) <= _MAX_USER_ID or "\0" in value or not _encodes(value):
-        raise InvalidJob("user id: use a string of 1-500 characters without NUL")
+    _check_text("user id", value, _MAX_USER_ID)
     return value
 
 
@@ -167,7 +180,7 @@ def _check_input(value: Any) -> None:
         )
     if isinstance(value, str) and not value.strip():
         raise InvalidJob("input is empty: say what the agent should do")
-    size = len(canonical(value))
+    size = _json_size("input", value)
     if size > MAX_INPUT_BYTES:
         raise InvalidJob(
             f"input is {size:,} bytes as JSON; at most {MAX_INPUT_BYTES:,} (1 MiB) are allowed: pass a reference"
@@ -175,24 +188,52 @@ def _check_input(value: Any) -> None:
 
 
 def _check_options(request: JobRequest) -> None:
+    _check_names(request)
+    if (moment := request.run_at) is not None:
+        if not isinstance(moment, datetime):
+            raise InvalidJob(f"run_at={moment!r}: give a datetime with time zone")
+        if moment.tzinfo is None or moment.utcoffset() is None:
+            raise InvalidJob(f"run_at={moment.isoformat()} has no time zone: use datetime.now(UTC) + …")
+    seconds("expires", request.expires)
+    seconds("timeout", request.timeout)
+    if request.idempotency_key is not None:
+        _check_text("idempotency key", request.idempotency_key, _MAX_KEY)
+    if request.checkpoint_id is not None:
+        check_id("checkpoint id", request.checkpoint_id)
+    if not isinstance(request.metadata, dict):
+        raise InvalidJob(f"metadata is a {type(request.metadata).__name__}: give a dict")
+    if _json_size("metadata", request.metadata) > _MAX_METADATA_BYTES:
+        raise InvalidJob("metadata is over 64 KiB as JSON: keep references, not documents")
+
+
+def _check_names(request: JobRequest) -> None:
+    for option in ("stream_modes", "interrupt_before", "interrupt_after"):
+        names = getattr(request, option)
+        # A str is a sequence of str too: "node" would mean the nodes n, o, d, e.
+        if not isinstance(names, list) or not all(isinstance(name, str) and _encodes(name) for name in names):
+            raise InvalidJob(f"{option}={names!r}: give a list of str")
     if not request.stream_modes or (unknown := [m for m in request.stream_modes if m not in STREAM_MODES]):
         given = ", ".join(map(repr, unknown)) if request.stream_modes else "none"
         raise InvalidJob(f"stream mode {given}: use any of {', '.join(STREAM_MODES)}")
-    if request.run_at is not None and request.run_at.tzinfo is None:
-        raise InvalidJob(f"run_at={request.run_at.isoformat()} has no time zone: use datetime.now(UTC) + …")
-    seconds("expires", request.expires)
-    seconds("timeout", request.timeout)
-    if (key := request.idempotency_key) is not None and (
-        not 1 <= len(key) <= _MAX_KEY or "\0" in key or not _encodes(key)
-    ):
-        raise InvalidJob("idempotency key: use 1-500 characters without NUL")
-    if request.checkpoint_id is not None:
-        check_id("checkpoint id", request.checkpoint_id)
-    if len(canonical(request.metadata)) > _MAX_METADATA_BYTES:
-        raise InvalidJob("metadata is over 64 KiB as JSON: keep references, not documents")
-    for names in (request.interrupt_before, request.interrupt_after):
-        if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-            raise InvalidJob("interrupt_before and interrupt_after are lists of node names")
+
+
+def _check_text(what: str, value: Any, most: int) -> None:
+    if not isinstance(value, str) or not 1 <= len(value) <= most or "\0" in value or not _encodes(value):
+        raise InvalidJob(f"{what}: use a string of 1-{most} characters without NUL")
+
+
+def _json_size(what: str, value: Any) -> int:
+    """Bytes of the value as JSON. Raises InvalidJob if it is none, also inside: a tuple is one, bytes are not."""
+    try:
+        size = len(canonical(value))
+        dumps(value)  # what is sent: refuses keys that the standard library would make strings of
+    except (InvalidJob, TypeError) as error:
+        raise InvalidJob(f"{what}: {error}") from error
+    return size
+
+
+def _shown(value: Any) -> str:
+    return repr(value[:120] if isinstance(value, str) else value)
 
 
 def _encodes(text: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from psycopg import errors
 
@@ -12,6 +12,9 @@ from threadline.ledger.database import Row
 from threadline.ledger.ledger import Ledger
 
 __all__ = ["Claim", "Custody", "Due"]
+
+#: The index of schema/0001_ledger.sql that lets at most one job of a thread run.
+_ONE_RUNNING: Final = "jobs_one_running"
 
 
 class Claim(NamedTuple):
@@ -56,8 +59,10 @@ class Custody(Ledger):
         """A Claim; or the row of a job that ended instead (cancel pending, expired); or None: not claimed."""
         try:
             row = await self.database.row(self.queries["claim"], {"job_id": job_id, "worker_id": worker_id})
-        except errors.UniqueViolation:  # another job of the thread runs
-            return None
+        except errors.UniqueViolation as error:
+            if error.diag.constraint_name != _ONE_RUNNING:
+                raise
+            return None  # another job of the thread runs
         if row is None or row["state"] != State.RUNNING:
             return row
         return Claim(

@@ -27,6 +27,8 @@ for i = 6, #ARGV, 2 do
     else
         if last_id == '' and ARGV[5] ~= '' and not (epoch == 0 and n == 1) then
             put('0-1', ARGV[5])
+            -- Above epoch 1 the log is not new but lost: what stood before this event is not `queued`.
+            if epoch > 1 then last_id = '' end
         end
         if n == 1 and epoch > 0 then
             -- A transition's event says what came before it, which only this script knows (P2).

@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Protocol, cast
 
-import msgspec
 from redis.asyncio import Redis
 
 from threadline.contract.events import Event, EventId, EventType, decode_event
@@ -25,6 +24,8 @@ __all__ = ["Position", "follow"]
 IDLE_SECONDS: Final = 5.0
 #: The same once the ledger says that the job has ended: the worker that announces it has two chances.
 ENDING_SECONDS: Final = 1.0
+#: Before the first attempt to connect again; doubled with each up to 2 s.
+RECONNECT_SECONDS: Final = 0.1
 _PAGE: Final = 500
 
 #: Asks the ledger for the job's terminal event; None while it runs (or without a ledger).
@@ -55,10 +56,12 @@ class Position:
             return True
         if self._lost_steps(event):
             return False
+        if self.last is None:
+            # From the beginning: `queued`, or the first claim of a job that nobody announced as queued.
+            return position.n == 1 and (position.epoch == 0 or (position.epoch == 1 and event.prev is None))
         if position.n == 1:
-            # A transition names the id before it. The first of a log has none.
-            return position.epoch == 0 or event.prev == (str(self.last) if self.last else None)
-        return self.last is not None and position == (self.last.epoch, self.last.n + 1)
+            return event.prev == str(self.last)  # a transition names the id before it
+        return position == (self.last.epoch, self.last.n + 1)
 
     def advance(self, event: Event) -> None:
         """Move behind the event."""
@@ -107,7 +110,7 @@ async def follow(
                 yield event
             if reader.done:
                 return
-            await asyncio.sleep(min(0.05 * 2**attempt, 2.0))
+            await asyncio.sleep(min(RECONNECT_SECONDS * 2 ** (attempt - 1), 2.0))
             attempt += 1
 
 
@@ -139,9 +142,12 @@ class _Reader:
         self.done = False
 
     async def connected(self, pubsub: _PubSub) -> AsyncIterator[Event]:
-        self.done = await self._over_before()
+        self.done = False
+        before = self._position.last
         async for event in self._replay():
             yield event
+        if self._position.last == before:
+            self.done = await self._over_before()
         while not self.done:
             wait = ENDING_SECONDS if self._ended_unannounced else IDLE_SECONDS
             message = await pubsub.get_message(ignore_subscribe_messages=False, timeout=wait)
@@ -156,6 +162,7 @@ class _Reader:
     async def _take(self, message: dict[str, Any] | None) -> AsyncIterator[Event]:
         live = _event_of(message)
         if live is not None and self._position.seen(live):
+            self.done = live.terminal and await self._over_before()
             return
         if live is not None and self._position.follows(live) and not live.terminal:
             self._position.advance(live)
@@ -172,18 +179,17 @@ class _Reader:
     async def _replay(self) -> AsyncIterator[Event]:
         """Everything in the stream behind the position; a terminal event is the end only if nothing follows it."""
         held: Event | None = None
-        while page := await self._page():
-            for event in page:
-                if held is not None:
-                    yield held
-                    held = None
-                if not self._position.follows(event):
-                    yield self._position.gap(event)
-                self._position.advance(event)
-                if event.terminal:
-                    held = event
-                else:
-                    yield event
+        async for event in self._behind():
+            if held is not None:
+                yield held
+                held = None
+            if not self._position.follows(event):
+                yield self._position.gap(event)
+            self._position.advance(event)
+            if event.terminal:
+                held = event
+            else:
+                yield event
         if held is not None:
             self.done = True
             yield held
@@ -192,18 +198,24 @@ class _Reader:
         """Whether the reader's position is already behind the log's terminal event."""
         if self._position.last is None:
             return False
-        newest = [_decoded(fields) for _id, fields in await self._redis.xrevrange(self._stream, count=1)]
+        newest = [_entry(*entry) for entry in await self._redis.xrevrange(self._stream, count=1)]
         return any(event is not None and event.terminal and self._position.seen(event) for event in newest)
 
-    async def _page(self) -> list[Event]:
-        last = self._position.last
-        start = f"({last}" if last else "-"
-        entries = await self._redis.xrange(self._stream, min=start, max="+", count=_PAGE)
-        return [event for _id, fields in entries if (event := _decoded(fields)) is not None]
+    async def _behind(self) -> AsyncIterator[Event]:
+        """The stream behind the position, page by page. The way on is Redis' own: an entry may be nobody's event."""
+        start = f"({self._position.last}" if self._position.last else "-"
+        while entries := await self._redis.xrange(self._stream, min=start, max="+", count=_PAGE):
+            for entry in entries:
+                if (event := _entry(*entry)) is not None:
+                    yield event
+            start = f"({_text(entries[-1][0])}"
 
     async def _ask_ledger(self) -> AsyncIterator[Event]:
         """End as the ledger has it, if the log still lacks the end at the second look."""
-        end = await self._ending() if self._ending is not None else None
+        end: Event | None = None
+        if self._ending is not None:
+            with suppress(BackendUnavailable):  # Postgres is away, too: a later look will tell
+                end = await self._ending()
         if end is None:
             self._ended_unannounced = False
             return
@@ -222,15 +234,22 @@ class _Reader:
 def _event_of(message: dict[str, Any] | None) -> Event | None:
     if message is None or message["type"] != "message":
         return None
-    try:
-        return decode_event(message["data"])
-    except msgspec.DecodeError:  # not ours: anyone may publish on a channel
-        return None
+    return _decoded(message["data"])
 
 
-def _decoded(fields: dict[Any, Any]) -> Event | None:
-    """An entry of the stream; None if somebody else wrote it."""
-    try:
-        return decode_event(fields[b"e"] if b"e" in fields else fields["e"])
-    except (msgspec.DecodeError, KeyError):
-        return None
+def _entry(entry_id: bytes | str, fields: dict[Any, Any]) -> Event | None:
+    """An entry of the stream; None if it is not the event of that position, so somebody else wrote it."""
+    event = _decoded(fields.get(b"e") or fields.get("e") or b"")
+    return event if event is not None and event.id == _text(entry_id) else None
+
+
+def _decoded(data: bytes | str) -> Event | None:
+    """An event with a position; None for anything else: whoever reaches Redis may publish on a channel."""
+    with suppress(ValueError):
+        event = decode_event(data)
+        return event if event.position is not None else None
+    return None
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -102,7 +102,7 @@ class Agents:
         except AgentConfigError as error:
             log.warning("agent.failed", agent=name, error=str(error))
             raise
-        except Exception as error:  # an agent's module is anyone's code: its failure is its own
+        except (Exception, SystemExit) as error:  # an agent's module is anyone's code: its failure is its own
             log.warning("agent.failed", agent=name, exc_info=True)
             raise AgentConfigError(f"agent {name} cannot be loaded: {type(error).__name__}: {error}") from error
         log.info("agent.loaded", agent=name, seconds=round(time.monotonic() - started, 2))

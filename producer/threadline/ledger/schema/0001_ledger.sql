@@ -169,8 +169,10 @@ CREATE FUNCTION {schema}.enqueue_job(
 LANGUAGE plpgsql AS $$
 DECLARE
     v_job {schema}.jobs;
+    v_other {schema}.jobs;
     v_owner text;
     v_seq bigint;
+    v_new_thread boolean;
 BEGIN
     SELECT * INTO v_job FROM {schema}.jobs AS j
     WHERE (j.user_id = p_user AND j.idempotency_key = p_key) OR j.job_id = p_job LIMIT 1;
@@ -187,6 +189,7 @@ BEGIN
     END IF;
 
     INSERT INTO {schema}.threads AS t (thread_id, user_id) VALUES (p_thread, p_user) ON CONFLICT DO NOTHING;
+    v_new_thread := FOUND;
     -- A decision about "busy" must not race with another enqueue: the exclusive lock conflicts with the share lock
     -- that each insert's foreign key takes.
     IF p_on_busy = 'enqueue' THEN
@@ -199,19 +202,8 @@ BEGIN
         RETURN;
     END IF;
 
-    IF p_on_busy = 'reject' THEN
-        SELECT * INTO v_job FROM {schema}.jobs AS j
-        WHERE j.thread_id = p_thread
-          AND (j.state IN ('queued', 'running') OR (j.state = 'interrupted' AND j.answered_by IS NULL))
-        ORDER BY j.turn, j.seq LIMIT 1;
-        IF FOUND THEN
-            RETURN QUERY SELECT 'busy', v_job.job_id, p_thread, v_job.state, v_job.epoch, NULL::int, false;
-            RETURN;
-        END IF;
-    ELSIF p_on_busy IN ('interrupt', 'rollback') THEN
-        PERFORM {schema}.replace_jobs(p_thread, p_on_busy = 'rollback');
-    END IF;
-
+    -- The job goes in before "busy" is judged: where its key came first in another transaction, nothing is replaced
+    -- and nobody is refused.
     v_seq := nextval(pg_get_serial_sequence('{schema}.jobs', 'seq'));
     INSERT INTO {schema}.jobs AS j (job_id, seq, turn, thread_id, user_id, agent, input, options, metadata,
         idempotency_key, fingerprint, run_at, expires_at, timeout_seconds, dispatched_at, dispatch_n)
@@ -222,10 +214,27 @@ BEGIN
     RETURNING j.* INTO v_job;
     IF NOT FOUND THEN
         -- The same key or id came first in another transaction, which has committed by now: look again.
+        IF v_new_thread THEN
+            DELETE FROM {schema}.threads AS t WHERE t.thread_id = p_thread;
+        END IF;
         RETURN QUERY SELECT * FROM {schema}.enqueue_job(p_job, p_thread, p_user, p_agent, p_input, p_options,
             p_metadata, p_key, p_fingerprint, p_on_busy, p_run_at, p_expires_seconds, p_timeout, p_lease_seconds,
             p_text_input, p_dispatching);
         RETURN;
+    END IF;
+
+    IF p_on_busy = 'reject' THEN
+        SELECT * INTO v_other FROM {schema}.jobs AS j
+        WHERE j.thread_id = p_thread AND j.job_id <> p_job
+          AND (j.state IN ('queued', 'running') OR (j.state = 'interrupted' AND j.answered_by IS NULL))
+        ORDER BY j.turn, j.seq LIMIT 1;
+        IF FOUND THEN
+            DELETE FROM {schema}.jobs AS j WHERE j.job_id = p_job;
+            RETURN QUERY SELECT 'busy', v_other.job_id, p_thread, v_other.state, v_other.epoch, NULL::int, false;
+            RETURN;
+        END IF;
+    ELSIF p_on_busy IN ('interrupt', 'rollback') THEN
+        PERFORM {schema}.replace_jobs(p_thread, p_job, p_on_busy = 'rollback');
     END IF;
 
     head := v_job.run_at <= now() AND {schema}.is_head(v_job);
@@ -251,17 +260,18 @@ LANGUAGE sql STABLE AS $$
     WHERE w.beat_at > clock_timestamp() - make_interval(secs => p_lease_seconds)
 $$;
 
--- O3: what is queued or waits for a person ends as cancelled/replaced; what runs is asked to stop.
-CREATE FUNCTION {schema}.replace_jobs(p_thread text, p_rollback boolean) RETURNS void LANGUAGE plpgsql AS $$
+-- O3: what is queued or waits for a person ends as cancelled/replaced, for p_job's sake; what runs is asked to stop.
+-- What is claimed or released meanwhile has the request against it (L8).
+CREATE FUNCTION {schema}.replace_jobs(p_thread text, p_job text, p_rollback boolean) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     -- First the requests: the trigger below reads from them whether a rollback was asked for.
     INSERT INTO {schema}.cancel_requests AS c (job_id, code, rollback)
     SELECT j.job_id, 'replaced', p_rollback FROM {schema}.jobs AS j
-    WHERE j.thread_id = p_thread AND j.kind <> 'internal' AND {schema}.is_open(j)
+    WHERE j.thread_id = p_thread AND j.kind <> 'internal' AND j.job_id <> p_job AND {schema}.is_open(j)
     ON CONFLICT (job_id) DO UPDATE SET rollback = c.rollback OR excluded.rollback;
     UPDATE {schema}.jobs AS j SET state = 'cancelled', code = 'replaced', epoch = j.epoch + 1, transition = 'cancel',
         transition_at = clock_timestamp(), finished_at = clock_timestamp(), worker_id = NULL
-    WHERE j.thread_id = p_thread AND j.kind <> 'internal'
+    WHERE j.thread_id = p_thread AND j.kind <> 'internal' AND j.job_id <> p_job
       AND (j.state = 'queued' OR (j.state = 'interrupted' AND j.answered_by IS NULL));
     PERFORM pg_notify('{schema}', '');
 END $$;
