@@ -62,12 +62,13 @@ def base(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
-    _run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--upgrade", wheel)
+    # uv, not pip: an environment that was made on a bare Debian has no pip inside.
+    _run(sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python, wheel)
     return python
 
 
 def test_the_base_install_brings_only_what_a_producer_needs(base: Path) -> None:
-    listed = json.loads(_run(sys.executable, "-m", "pip", "--python", base, "list", "--format", "json"))
+    listed = json.loads(_run(sys.executable, "-m", "uv", "pip", "list", "--python", base, "--format", "json"))
     names = {package["name"].lower().replace("_", "-") for package in listed}
     assert {"threadline", "redis", "psycopg", "msgspec"} <= names
     assert not names & {"langgraph", "langchain", "langchain-core", "arq", "pydantic", "deepagents", "click", "rich"}
