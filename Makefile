@@ -58,6 +58,9 @@ lock: $(STAMP) ## renew requirements.lock: hashes, no URLs
 	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras \
 	  --upgrade --quiet --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 
+chaos: $(STAMP) ## seeded faults against real processes; SEED=… MINUTES=…
+	@PYTHONPATH=tests $(BIN)/python -m support.chaos_run --seed $(or $(SEED),1) --minutes $(or $(MINUTES),4)
+
 clean: ## remove .venv, .threadline and caches
 	@rm -rf $(VENV) .threadline .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist build
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

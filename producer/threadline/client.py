@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
@@ -16,7 +17,7 @@ from redis.asyncio import Redis
 
 from threadline import dispatch
 from threadline.contract import arq_message
-from threadline.contract.codec import dumps
+from threadline.contract.codec import canonical, dumps
 from threadline.contract.events import Event, EventId, encode_event
 from threadline.contract.job import JobRequest, JobStatus, check_id, check_thread_id, check_user_id, new_id, seconds
 from threadline.contract.keys import Keys
@@ -122,10 +123,12 @@ class Client:
         NotMigrated, NeedsDatabase. After BackendUnavailable it is safe to repeat with the same `idempotency_key`.
         """
         request = JobRequest(
-            job_id=new_id(),
+            job_id=self._new_id("job", user_id, idempotency_key),
             agent=agent,
             input=input,
-            thread_id=new_id() if thread_id is None else check_thread_id(thread_id),
+            thread_id=(
+                self._new_id("thread", user_id, idempotency_key) if thread_id is None else check_thread_id(thread_id)
+            ),
             user_id=user_id,
             on_busy=_on_busy(on_busy),
             idempotency_key=idempotency_key,
@@ -273,13 +276,24 @@ class Client:
             events = [(1, encode_event(event_of(row)))]
             await self._log.append(job_id, row["thread_id"], row["epoch"], events, queued=queued)
 
+    def _new_id(self, what: str, user_id: str, idempotency_key: str | None) -> str:
+        """A fresh id; without a ledger to look the key up in, the key itself says which job (and new thread) it is."""
+        if self._ledger is not None or idempotency_key is None:
+            return new_id()
+        named = canonical([self.keys.namespace, what, user_id, idempotency_key])
+        return hashlib.sha256(named).hexdigest()[:32]
+
     async def _carry(self, request: JobRequest) -> Job:
         """L5: the message is the only copy until a worker adopts it into the ledger."""
         if self._redis is None:
             raise NeedsDatabase("enqueue() needs REDIS_URL or DATABASE_URL")
         job = sign(request.as_json(), self._settings.enqueue_keys)
+        # Another request under the same key has the same job id: it must not take the place of the first one's body.
         message = arq_message.Message(
-            request.job_id, [request.job_id, job], _now_ms(), ttl_ms=arq_message.CARRIED_TTL_MS
+            f"{request.job_id}-{request.fingerprint()[:12]}",
+            [request.job_id, job],
+            _now_ms(),
+            ttl_ms=arq_message.CARRIED_TTL_MS,
         )
         try:
             await dispatch.send(self._redis, self.keys, [message])

@@ -10,6 +10,7 @@ import msgspec
 from threadline.contract.keys import Keys
 from threadline.contract.signature import parse_keys
 from threadline.environment import number
+from threadline.errors import ConfigurationError
 
 __all__ = ["ClientSettings"]
 
@@ -28,6 +29,9 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> ClientSettings:
         """Read the environment. Raises ConfigurationError that names the variable."""
+        if env.get("THREADLINE_ENCRYPTION_KEYS"):
+            # Better no start than data in plain text that somebody believes to be encrypted.
+            raise ConfigurationError("THREADLINE_ENCRYPTION_KEYS: encryption at rest is not built yet: unset it")
         return cls(
             redis_url=env.get("REDIS_URL") or None,
             database_url=env.get("DATABASE_URL") or None,

@@ -11,9 +11,9 @@ import uuid
 import psycopg
 import pytest
 from arq.connections import ArqRedis
+
 from support.desk import LedgerView
 from support.gates import Gates, until
-
 from threadline import Client
 from threadline.contract.signature import parse_keys, sign
 from threadline.settings import ClientSettings
@@ -48,9 +48,9 @@ async def letter(view: LedgerView, message_id: str) -> str:
     return rows[0]["reason"]
 
 
-async def test_L5_jobs_from_redis_alone_run_whoever_sent_them(arq, client, workers, env, redis_url, database_url):
+async def test_L5_jobs_from_redis_alone_run_whoever_sent_them(arq, client, workers, env, database_url) -> None:
     view = LedgerView(database_url)
-    async with Client(redis_url=redis_url) as producer:
+    async with Client(redis_url=env["REDIS_URL"]) as producer:
         before = await producer.enqueue("steps", {"done": [], "until": 2})  # no worker is up yet
         workers()
         started = time.monotonic()
@@ -77,7 +77,7 @@ async def queue_is_empty(arq: ArqRedis) -> bool:
 
 
 async def test_L5_waiting_messages_are_adopted_while_all_slots_are_full(
-    arq, client, workers, env, redis_url, database_url
+    arq, client, workers, env, database_url
 ) -> None:
     gates, view = Gates(env), LedgerView(database_url)
     workers("--concurrency", "1")
@@ -108,7 +108,7 @@ async def only_wake_ups(arq: ArqRedis, jobs: list[dict]) -> bool:
     return names == {f"{job['job_id']}:0:1" for job in jobs}
 
 
-async def test_L5_a_message_that_can_be_no_job_is_set_aside_once(arq, workers, env, database_url, redis_url) -> None:
+async def test_L5_a_message_that_can_be_no_job_is_set_aside_once(arq, workers, env, database_url) -> None:
     view = LedgerView(database_url)
     worker = workers()
     other_job = job_of() | {"job_id": "another"}
@@ -136,7 +136,7 @@ async def test_L5_a_message_that_can_be_no_job_is_set_aside_once(arq, workers, e
     )
 
 
-async def test_L5_with_enqueue_keys_a_signature_is_required(arq, client, workers, env, redis_url, database_url) -> None:
+async def test_L5_with_enqueue_keys_a_signature_is_required(arq, workers, env, database_url) -> None:
     view = LedgerView(database_url)
     workers(THREADLINE_ENQUEUE_KEYS=KEYS)
     keys = parse_keys(KEYS)
@@ -148,7 +148,7 @@ async def test_L5_with_enqueue_keys_a_signature_is_required(arq, client, workers
     assert view.rows("SELECT 1 FROM jobs") == []
     await put(arq, signed)
     await until(lambda: view.rows("SELECT 1 FROM jobs WHERE job_id = %s", signed["job_id"]) or None, "it is adopted")
-    async with Client(redis_url=redis_url, settings=ClientSettings(enqueue_keys=keys)) as producer:
+    async with Client(redis_url=env["REDIS_URL"], settings=ClientSettings(enqueue_keys=keys)) as producer:
         job = await producer.enqueue("steps", {"done": [], "until": 1})
         assert await job.result(timeout=10) == {"done": [0], "until": 1}
 
@@ -218,10 +218,7 @@ async def test_hostile_messages_are_removed_and_counted_and_the_worker_goes_on(
     letters = {row["message_id"]: row["reason"] for row in view.rows("SELECT message_id, reason FROM dead_letters")}
     assert set(letters) == {*bodies, "\ufffd\ufffd", "list-key", "retry-key", "gone"} - {"nul\0id"} | {"nul\ufffdid"}
     assert await arq.keys("arq:*") == []
-    import urllib.request
-
-    with urllib.request.urlopen(worker.metrics_url) as answer:
-        counted = [line for line in answer.read().decode().splitlines() if line.startswith("threadline_messages_purged")]
+    counted = [line for line in worker.metrics().splitlines() if line.startswith("threadline_messages_purged")]
     assert sum(float(line.rsplit(" ", 1)[1]) for line in counted) == len(bodies) + 5
     assert len(counted) <= 6  # the label has few values, whatever is sent
 

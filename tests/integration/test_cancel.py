@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
+import redis
+
 from support.desk import LedgerView
 from support.gates import Gates, until
-
 from threadline import Client, JobCancelled
 
 ORDERS = {"THREADLINE_AGENTS": "steps=support.graphs:steps,orders=support.orders:orders"}
@@ -37,9 +39,7 @@ async def test_L8_cancel_ends_a_long_step_at_once(client, workers, env, database
 
 
 async def test_L8_the_control_channel_alone_is_quick(client, workers, env, database_url, redis_url) -> None:
-    """With a beat every 3 s and no notice from Postgres, as behind a transaction pooler."""
-    import redis
-
+    """With a beat every 5 s and no notice from Postgres, as behind a transaction pooler."""
     gates, view = Gates(env), LedgerView(database_url)
     workers(**ORDERS, THREADLINE_HEARTBEAT_SECONDS="5")
     gates.order("t", 1, "sleep 60")
@@ -47,28 +47,10 @@ async def test_L8_the_control_channel_alone_is_quick(client, workers, env, datab
     await gates.begun("t", 1)
     view.rows("INSERT INTO cancel_requests (job_id, code) VALUES (%s, 'requested')", job.job_id)
     with redis.Redis.from_url(redis_url) as connection:
-        connection.publish("threadline:control", '{"cancel": "%s"}' % job.job_id)
+        connection.publish("threadline:control", json.dumps({"cancel": job.job_id}))
     started = time.monotonic()
     await until(lambda: view.job(job.job_id)["state"] == "cancelled" or None, "it is cancelled")
     assert time.monotonic() - started < 2
-
-
-async def test_L8_a_step_that_swallows_its_cancellation_is_left_behind(client, workers, env, database_url) -> None:
-    gates, view = Gates(env), LedgerView(database_url)
-    worker = workers(**ORDERS)
-    gates.order("t", 1, "stubborn 11")
-    job = await client.enqueue("orders", {"done": [], "until": 3}, thread_id="t")
-    await gates.begun("t", 1)
-    await job.cancel()
-    worker.logged("job.abandoned", timeout=15)
-    row = await until(lambda: (r := view.job(job.job_id))["state"] == "cancelled" and r, "it is cancelled")
-    before = view.dump("checkpoints", "checkpoint_writes")
-    assert row["code"] == "requested"
-    # The left-behind step ends later: its writes count for nothing, and the worker works.
-    other = await client.enqueue("steps", {"done": [], "until": 1})
-    assert await other.result(timeout=10)
-    assert worker.terminate() == 0
-    assert [line for line in view.dump("checkpoints")["checkpoints"] if line.startswith("(t,")] == before["checkpoints"]
 
 
 async def test_O3_interrupt_stops_at_a_step_and_the_successor_sees_what_was_committed(client, workers, env) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
-import urllib.error
-import urllib.request
 
 import psycopg
+
 from support.desk import LedgerView
 from support.gates import Gates, until
+from threadline import Client
 
 ORDERS = {"THREADLINE_AGENTS": "steps=support.graphs:steps,orders=support.orders:orders"}
 
@@ -24,7 +23,7 @@ async def test_drain_hands_over_within_two_seconds_and_charges_nothing(client, w
     second = workers()
     first.process.terminate()
     first.logged("worker.draining")
-    assert (503, ["draining"]) == ready(first)
+    assert first.status("readyz") == (503, ["draining"])
     # Nobody gets new work from it, although it lives and has free slots.
     other = await client.enqueue("steps", {"done": [], "until": 1}, thread_id="u")
     assert await other.result(timeout=10)
@@ -96,9 +95,7 @@ def waits(view: LedgerView) -> bool:
     )
 
 
-async def test_burst_ends_once_nothing_is_left_also_in_redis_alone(client, workers, env, redis_url, database_url):
-    from threadline import Client
-
+async def test_burst_ends_once_nothing_is_left_also_in_redis_alone(client, workers, redis_url, database_url) -> None:
     view = LedgerView(database_url)
     async with Client(redis_url=redis_url) as producer:
         carried = await producer.enqueue("steps", {"done": [], "until": 2})
@@ -106,12 +103,3 @@ async def test_burst_ends_once_nothing_is_left_also_in_redis_alone(client, worke
     worker = workers("--burst", wait=False)
     assert worker.process.wait(30) == 0
     assert [view.job(job.job_id)["state"] for job in (carried, stored)] == ["succeeded", "succeeded"]
-
-
-def ready(worker) -> tuple[int, list[str]]:
-    try:
-        with urllib.request.urlopen(worker.metrics_url.replace("/metrics", "/readyz")) as answer:
-            return answer.status, json.load(answer)["reasons"]
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.load(error)["reasons"]

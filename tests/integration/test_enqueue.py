@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any
 
 import psycopg
@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 from redis.asyncio import Redis
 
 from support.ledger import Bench, bench_on, cloned, emptied, request
-from threadline import BackendUnavailable, Client, InvalidJob, ThreadBusy, ThreadOwnedByAnother, UnknownAgent
+from threadline import BackendUnavailable, Client, InvalidJob, Job, ThreadBusy, ThreadOwnedByAnother, UnknownAgent
 from threadline_worker.embedded import ServerUrls
 
 
@@ -34,27 +34,66 @@ async def client(shared: str, redis_url: str) -> AsyncIterator[Client]:
         yield made
 
 
+@pytest.fixture
+async def callers(shared: str) -> AsyncIterator[AsyncConnection[Any]]:
+    """A connection as a service has it: no autocommit, tuples for rows."""
+    async with await AsyncConnection.connect(shared) as connection:
+        yield connection
+
+
 async def count(bench: Bench, table: str) -> int:
     [row] = await bench.sql(f"SELECT count(*) AS n FROM threadline.{table}")
     return int(row["n"])
 
 
-@pytest.mark.parametrize("on_busy", ["enqueue", "reject", "interrupt", "rollback"])
-async def test_L2_a_hundred_equal_enqueues_are_one_job(client: Client, bench: Bench, on_busy: str) -> None:
-    async def enqueue(_n: int) -> str:
-        job = await client.enqueue("steps", {"a": 1}, thread_id="t", idempotency_key="k", on_busy=on_busy)
-        return job.job_id
+async def test_L2_a_hundred_equal_enqueues_are_one_job(client: Client, bench: Bench) -> None:
+    async def enqueue(_n: int) -> tuple[str, str]:
+        job = await client.enqueue("steps", {"a": 1}, idempotency_key="k")
+        return job.job_id, job.thread_id
 
-    jobs = await asyncio.gather(*map(enqueue, range(100 if on_busy == "enqueue" else 30)))
+    jobs = await asyncio.gather(*map(enqueue, range(100)))
     assert len(set(jobs)) == 1
-    assert await count(bench, "jobs") == 1
-    assert (await bench.row(jobs[0]))["state"] == "queued"
+    assert (await count(bench, "jobs"), await count(bench, "threads")) == (1, 1)
 
 
-async def test_L2_equal_enqueues_on_new_threads_leave_one_thread(client: Client, bench: Bench) -> None:
-    jobs = await asyncio.gather(*(client.enqueue("steps", "a", idempotency_key="k") for _ in range(50)))
-    assert len({(job.job_id, job.thread_id) for job in jobs}) == 1
+async def racing(bench: Bench, first: AsyncConnection[Any], second: Coroutine[Any, Any, Job]) -> asyncio.Task[Job]:
+    """Let `second` run until it waits for what `first` has not committed yet (or is through), then commit that."""
+    task = asyncio.create_task(second)
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with asyncio.timeout(10):
+        while not (task.done() or await bench.sql(waiting)):
+            await asyncio.sleep(0.002)
+    await first.commit()
+    await asyncio.wait([task], timeout=10)
+    return task
+
+
+@pytest.mark.parametrize("thread", ["new", "known", "made up"])
+@pytest.mark.parametrize("on_busy", ["enqueue", "reject", "interrupt", "rollback"])
+async def test_L2_an_equal_enqueue_in_a_race_gets_the_first_job(
+    client: Client, bench: Bench, callers: AsyncConnection[Any], on_busy: str, thread: str
+) -> None:
+    if thread == "known":
+        await (await client.enqueue("steps", "b", thread_id="t")).cancel()
+    same: dict[str, Any] = {"agent": "steps", "input": "a", "idempotency_key": "k", "on_busy": on_busy}
+    if thread != "made up":
+        same["thread_id"] = "t"
+    first = await client.enqueue(**same, connection=callers)
+    second = (await racing(bench, callers, client.enqueue(**same))).result()
+    assert (second.job_id, second.thread_id) == (first.job_id, first.thread_id)
+    assert (await bench.row(first.job_id))["state"] == "queued"
     assert await count(bench, "threads") == 1
+
+
+async def test_L2_a_request_refused_in_a_race_replaces_nothing(
+    client: Client, bench: Bench, callers: AsyncConnection[Any]
+) -> None:
+    waiting = await client.enqueue("steps", "waits", thread_id="t")
+    await client.enqueue("steps", "first", thread_id="other", idempotency_key="k", connection=callers)
+    second = client.enqueue("steps", "second", thread_id="t", idempotency_key="k", on_busy="interrupt")
+    with pytest.raises(InvalidJob, match="idempotency key 'k' was used for another request"):
+        (await racing(bench, callers, second)).result()
+    assert (await bench.row(waiting.job_id))["state"] == "queued"
 
 
 async def test_L2_the_first_job_comes_back_also_when_it_has_failed(client: Client, bench: Bench) -> None:
@@ -104,25 +143,6 @@ async def test_L2_the_key_is_looked_up_before_on_busy(client: Client, bench: Ben
     assert (await bench.row(later.job_id))["state"] == "queued"
 
 
-async def test_L2_a_refused_request_replaces_nothing_even_in_a_race(client: Client, bench: Bench) -> None:
-    waiting = await client.enqueue("steps", "waits", thread_id="t")
-
-    async def enqueue(n: int) -> bool:
-        try:
-            await client.enqueue(
-                "steps", f"{n}", thread_id=f"t{n}" if n else "t", idempotency_key="k", on_busy="interrupt"
-            )
-        except InvalidJob:
-            return False
-        return True
-
-    accepted = await asyncio.gather(*map(enqueue, reversed(range(20))))
-    assert sum(accepted) == 1
-    expected = "cancelled" if accepted[-1] else "queued"
-    assert (await bench.row(waiting.job_id))["state"] == expected
-    assert await count(bench, "threads") == (1 if accepted[-1] else 2)
-
-
 async def test_racing_users_make_one_owner(client: Client, bench: Bench) -> None:
     async def enqueue(n: int) -> str | None:
         user = f"user-{n % 2}"
@@ -152,6 +172,15 @@ async def test_O3_of_fifty_that_reject_a_busy_thread_one_is_accepted(client: Cli
     rows = await bench.sql("SELECT job_id FROM threadline.jobs WHERE thread_id = 't'")
     assert accepted == [row["job_id"] for row in rows]
     assert len(accepted) == 1
+
+
+async def test_O3_a_rejecting_enqueue_waits_for_one_that_is_not_committed(
+    client: Client, bench: Bench, callers: AsyncConnection[Any]
+) -> None:
+    await (await client.enqueue("steps", "a", thread_id="t")).cancel()
+    first = await client.enqueue("steps", "a", thread_id="t", on_busy="reject", connection=callers)
+    with pytest.raises(ThreadBusy, match=f"thread t is busy: job {first.job_id} is queued"):
+        (await racing(bench, callers, client.enqueue("steps", "b", thread_id="t", on_busy="reject"))).result()
 
 
 async def test_a_refused_job_leaves_nothing(client: Client, bench: Bench) -> None:
@@ -192,13 +221,6 @@ async def test_a_carried_job_is_adopted_once(bench: Bench) -> None:
 # L3
 
 
-@pytest.fixture
-async def callers(shared: str) -> AsyncIterator[AsyncConnection[Any]]:
-    """A connection as a service has it: no autocommit, tuples for rows."""
-    async with await AsyncConnection.connect(shared) as connection:
-        yield connection
-
-
 async def test_L3_a_job_of_a_rolled_back_transaction_has_never_existed(
     client: Client, bench: Bench, callers: AsyncConnection[Any]
 ) -> None:
@@ -216,7 +238,9 @@ async def test_L3_a_committed_job_is_notified_and_not_sent(
         Redis.from_url(redis_url) as redis,
     ):
         await listener.execute("LISTEN threadline")
+        before = {connected["id"] for connected in await redis.client_list()}
         job = await client.enqueue("steps", "a", connection=callers)
+        assert {connected["id"] for connected in await redis.client_list()} == before  # not even a connection
         await callers.execute("SELECT 1")
         await callers.commit()
         assert [notice.channel async for notice in listener.notifies(timeout=10, stop_after=1)] == ["threadline"]

@@ -12,10 +12,10 @@ from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.base import id as checkpoint_clock
 from langgraph.graph import END, START, StateGraph
 from psycopg import AsyncCursor
+
 from support.desk import Desk, desk_on
 from support.gates import until
 from support.graphs import Steps
-
 from threadline_worker.checkpoints import CheckpointsAway, FencedSaver, LeaseLost, raise_checkpoint_clock
 
 
@@ -169,7 +169,8 @@ async def test_F1_a_lost_connection_is_no_failure_of_the_graph(desk: Desk) -> No
     saver = desk.saver(claim)
     await put(saver, "t")
     desk.view.rows(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'desk' AND pid <> pg_backend_pid()"
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'desk' AND pid <> pg_backend_pid()"
     )
     with pytest.raises(CheckpointsAway):
         await put(saver, "t")

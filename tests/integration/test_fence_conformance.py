@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.desk import Desk, desk_on
 
+from support.desk import Desk, desk_on
 from threadline_worker.checkpoints import Fence, FencedSaver
 
 conformance = pytest.importorskip("langgraph.checkpoint.conformance", reason="langgraph-checkpoint-conformance")

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from support.logs import KEYS, Log, log_on, shown
 from support.servers import controlled_servers
-from threadline.contract.events import EventId
+from threadline.contract.events import EventId, encode_event
 from threadline.errors import BackendUnavailable
 from threadline.log import follow as module
 from threadline.log.follow import follow
@@ -57,12 +57,44 @@ async def test_followers_miss_nothing_in_a_storm_of_disconnects(log: Log, monkey
         assert await reader.end() == [*written, "2-1"]
 
 
+@pytest.mark.parametrize("patient", [True, False])
+async def test_what_was_missed_while_cut_off_is_read_at_once(
+    log: Log, monkeypatch: pytest.MonkeyPatch, patient: bool
+) -> None:
+    monkeypatch.setattr(module, "IDLE_SECONDS", 60)
+    reader = log.follow(patient=patient)
+    await log.add(("1-1", "started"))
+    await reader.got(2)
+    end = encode_event(log.event("2-1", "succeeded", prev="1-1"))
+    async with log.redis.pipeline(transaction=True) as pipe:  # so that nobody is subscribed when it is published
+        pipe.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        pipe.xadd(log.key, {"e": end}, id="2-1")
+        pipe.publish(log.key, end)
+        killed, _, heard = await pipe.execute()
+    assert (killed, heard) == (1, 0)
+    assert await reader.end() == ["0-1", "1-1", "2-1"]
+
+
+async def test_a_connection_that_subscribed_again_by_itself_is_no_reason_to_trust_it(log: Log) -> None:
+    """Newer redis-py connects and subscribes again without raising: only the acknowledgement shows it."""
+
+    class Again:
+        async def get_message(self, ignore_subscribe_messages: bool, timeout: float) -> dict[str, Any]:
+            await log.add(("1-1", "cancelled"))  # published while nobody was subscribed
+            return {"type": "subscribe", "channel": log.key.encode(), "data": 1}
+
+    reader = module._Reader(log.redis, log.key, module.Position(log.job_id), None)
+    async with asyncio.timeout(10):
+        assert shown([event async for event in reader.connected(Again())]) == ["0-1", "1-1"]
+    assert reader.done
+
+
 async def test_a_redis_that_is_away_at_the_start_is_said_to_be() -> None:
     sentence = r"Redis: Error 111 connecting to 127.0.0.1:1\. .*: is REDIS_URL right\?"
     async with Redis.from_url("redis://user:hunter2@127.0.0.1:1/0") as away:
-        with pytest.raises(BackendUnavailable, match=sentence) as caught:
-            async for _ in follow(away, KEYS, "j"):
-                pass
+        async with asyncio.timeout(10):
+            with pytest.raises(BackendUnavailable, match=sentence) as caught:
+                await anext(follow(away, KEYS, "j"))
     assert "hunter2" not in str(caught.value)
 
 

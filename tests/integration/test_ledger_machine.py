@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
-    consumes,
+    initialize,
     invariant,
     multiple,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -30,7 +31,13 @@ from threadline_worker.embedded import ServerUrls
 FAILURES = STALLS = 3
 ENDED = {"succeeded", "failed", "cancelled", "interrupted"}
 WORKERS = ("w1", "w2")
-MOSTLY_ENQUEUE = ["enqueue", "enqueue", "reject", "interrupt"]
+THREADS = "aaab"  # a story needs jobs that are in each other's way
+MOSTLY_ENQUEUE = [*["enqueue"] * 6, "reject", "interrupt"]
+MOST_OPEN = 4
+TO_JOBS = ["cancel", "retry", "retry", "checkpoint", "come_due", "put_off", "grow_old"]
+TO_WORKERS = ["die", "die", "live"]
+TO_ALL = ["dispatch", "expire"]
+MOSTLY_RELEASED = ["", "", "", *sorted(ENDED)]
 
 
 @dataclass
@@ -80,7 +87,6 @@ class LedgerMachine(RuleBasedStateMachine):
 
     url: ClassVar[str]
     jobs = Bundle("jobs")
-    claims = Bundle("claims")
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,6 +95,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.bench: Bench = self.runner.run(self.context.__aenter__())
         self.model: dict[str, Model] = {}
         self.alive = set(WORKERS)
+        self.claims: list[Claim] = []
         self.ids = itertools.count()
 
     def teardown(self) -> None:
@@ -114,25 +121,28 @@ class LedgerMachine(RuleBasedStateMachine):
             for _, other in self.thread(job.thread)
         )
 
-    @rule(
-        target=jobs,
-        thread=st.sampled_from("abc"),
-        on_busy=st.sampled_from(["enqueue", "enqueue", "reject", "interrupt"]),
-    )
-    def enqueue(self, thread: str, on_busy: str) -> Any:
-        before = [job for _, job in self.thread(thread) if job.open]
-        call = self.bench.enqueue(thread_id=thread, on_busy=on_busy)
-        if on_busy == "reject" and before:
-            with pytest.raises(ThreadBusy):
-                self.do(call)
-            return multiple()
-        stored = self.do(call)
+    @initialize(target=jobs)
+    def begin(self) -> Any:
+        """No story is told about an empty ledger."""
+        return multiple(*(self._enqueue(thread) for thread in "aab"))
+
+    def _enqueue(self, thread: str, on_busy: str = "enqueue") -> str:
+        stored = self.do(self.bench.enqueue(thread_id=thread, on_busy=on_busy))
         if on_busy == "interrupt":
-            self._replace(before)
+            self._replace([job for _, job in self.thread(thread) if job.open])
         job = self.model[stored.job_id] = Model(next(self.ids), thread)
         job.dispatched = self.head(job)
         assert (stored.head, stored.created) == (job.dispatched, True)
-        return stored.job_id
+        return str(stored.job_id)
+
+    @precondition(lambda self: sum(job.open for job in self.model.values()) < MOST_OPEN)
+    @rule(target=jobs, thread=st.sampled_from(THREADS), on_busy=st.sampled_from(MOSTLY_ENQUEUE))
+    def enqueue(self, thread: str, on_busy: str) -> Any:
+        if on_busy == "reject" and any(job.open for _, job in self.thread(thread)):
+            with pytest.raises(ThreadBusy):
+                self.do(self.bench.enqueue(thread_id=thread, on_busy=on_busy))
+            return multiple()
+        return self._enqueue(thread, on_busy)
 
     def _replace(self, before: list[Model]) -> None:
         for job in before:
@@ -140,46 +150,63 @@ class LedgerMachine(RuleBasedStateMachine):
             if job.state != "running":
                 job.to("cancelled", "replaced")
 
-    @rule(target=claims, job_id=jobs, worker=st.sampled_from(WORKERS))
-    def claim(self, job_id: str, worker: str) -> Any:
-        job = self.model[job_id]
+    @rule(thread=st.sampled_from(THREADS), worker=st.sampled_from(WORKERS), last_first=st.booleans())
+    def claim(self, thread: str, worker: str, last_first: bool) -> None:
+        """Try every job of a thread: at most one is had."""
+        tried = self.thread(thread)
+        for job_id, job in reversed(tried) if last_first else tried:
+            self._claim(job_id, job, worker)
+
+    def _claim(self, job_id: str, job: Model, worker: str) -> None:
         claim = self.do(self.bench.ledger.claim(job_id, worker))
         if not (job.state == "queued" and job.due and worker in self.alive and self.head(job)):
             assert claim is None
-            return multiple()
+            return
         if job.overdue and not job.started:
             job.to("failed", "expired")
             assert claim["state"] == "failed"
-            return multiple()
+            return
         job.to("running")
         job.worker, job.started, job.progressed = worker, True, False
         assert isinstance(claim, Claim)
-        return claim
+        self.claims.append(claim)
 
-    def _ours(self, claim: Claim) -> Model | None:
+    def _held(self, back: int) -> tuple[Claim, Model | None]:
+        """One of the last claims, which may be long lost, and its job if it is still ours."""
+        claim = self.claims[-1 - back % len(self.claims)]
         job = self.model[claim.job_id]
-        return job if (job.state, job.epoch) == ("running", claim.epoch) else None
+        return claim, job if (job.state, job.epoch) == ("running", claim.epoch) else None
 
-    @rule(claim=consumes(claims), state=st.sampled_from(sorted(ENDED)))
-    def finish(self, claim: Claim, state: str) -> None:
-        job = self._ours(claim)
+    @precondition(lambda self: self.claims)
+    @rule(
+        back=st.integers(0, 3),
+        end=st.sampled_from(MOSTLY_RELEASED),
+        charge=st.booleans(),
+        wait=st.booleans(),
+    )
+    def work(self, back: int, end: str, charge: bool, wait: bool) -> None:
+        """A claim is given back, or its job ends."""
+        claim, job = self._held(back)
+        if end:
+            self._finish(claim, job, end)
+        else:
+            self._release(claim, job, charge=charge, wait=wait)
+
+    def _finish(self, claim: Claim, job: Model | None, state: str) -> None:
         row = self.do(self.bench.ledger.finish(claim, State(state), code="own"))
         assert (row is not None) == (job is not None)
         if job:
             job.to(state, "own")
 
-    @rule(claim=claims, failure=st.booleans(), wait=st.booleans())
-    def release(self, claim: Claim, failure: bool, wait: bool) -> None:
-        job = self._ours(claim)
-        call = self.bench.ledger.release(claim, "why", failure=failure, delay=3600.0 if wait else 0.0, limit=FAILURES)
+    def _release(self, claim: Claim, job: Model | None, *, charge: bool, wait: bool) -> None:
+        call = self.bench.ledger.release(claim, "why", failure=charge, delay=3600.0 if wait else 0.0, limit=FAILURES)
         assert (self.do(call) is not None) == (job is not None)
         if job:
-            job.failures += failure
+            job.failures += charge
             job.due = not wait
-            job.give_back("why", over=failure and job.failures >= FAILURES)
+            job.give_back("why", over=charge and job.failures >= FAILURES)
 
-    @rule(worker=st.sampled_from(WORKERS))
-    def die(self, worker: str) -> None:
+    def _die(self, worker: str) -> None:
         rows = self.do(self.bench.rescue(worker, limit=STALLS))
         self.alive.discard(worker)
         lost = {job_id: job for job_id, job in self.model.items() if job.worker == worker}
@@ -189,13 +216,18 @@ class LedgerMachine(RuleBasedStateMachine):
             job.due = True
             job.give_back("dead_worker", over=job.stalls >= STALLS)
 
-    @rule(worker=st.sampled_from(WORKERS))
-    def live(self, worker: str) -> None:
+    def _live(self, worker: str) -> None:
         self.do(self.bench.worker(worker))
         self.alive.add(worker)
 
-    @rule(thread=st.sampled_from("abc"))
-    def checkpoint(self, thread: str) -> None:
+    @rule(job_id=jobs, what=st.sampled_from(TO_JOBS + TO_WORKERS + TO_ALL), worker=st.sampled_from(WORKERS))
+    def meanwhile(self, job_id: str, what: str, worker: str) -> None:
+        """What happens less often shares a rule."""
+        to = [job_id] if what in TO_JOBS else [worker] if what in TO_WORKERS else []
+        getattr(self, f"_{what}")(*to)
+
+    def _checkpoint(self, job_id: str) -> None:
+        thread = self.model[job_id].thread
         query = (
             "INSERT INTO threadline.checkpoints (thread_id, checkpoint_ns, checkpoint_id, checkpoint, metadata)"
             " VALUES (%s, '', %s, '{}', '{}')"
@@ -204,8 +236,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for _, job in self.thread(thread):
             job.progressed = True
 
-    @rule(job_id=jobs)
-    def cancel(self, job_id: str) -> None:
+    def _cancel(self, job_id: str) -> None:
         job = self.model[job_id]
         status = self.do(self.bench.ledger.cancel(job_id))
         if job.state in {"queued", "interrupted"}:
@@ -214,8 +245,7 @@ class LedgerMachine(RuleBasedStateMachine):
             job.cancel = job.cancel or "requested"
         assert status.state == job.state
 
-    @rule(job_id=jobs)
-    def retry(self, job_id: str) -> None:
+    def _retry(self, job_id: str) -> None:
         job = self.model[job_id]
         call = self.bench.ledger.retry(job_id)
         if job.state not in {"failed", "cancelled"}:
@@ -230,23 +260,23 @@ class LedgerMachine(RuleBasedStateMachine):
             job.failures = job.stalls = 0
             job.due, job.overdue, job.cancel = True, False, None
 
-    @rule(job_id=jobs, due=st.booleans())
-    def clock(self, job_id: str, due: bool) -> None:
+    def _come_due(self, job_id: str, *, due: bool = True) -> None:
         """The time of a queued job comes, or is put off (as `run_at` would have)."""
         job = self.model[job_id]
         if job.state == "queued":
             self.do(self.bench.set(job_id, f"run_at = now() + interval '{'-1' if due else '3600'} seconds'"))
             job.due = due
 
-    @rule(job_id=jobs)
-    def grow_old(self, job_id: str) -> None:
+    def _put_off(self, job_id: str) -> None:
+        self._come_due(job_id, due=False)
+
+    def _grow_old(self, job_id: str) -> None:
         job = self.model[job_id]
         if job.state == "queued":
             self.do(self.bench.set(job_id, "expires_at = now() - interval '1 second'"))
             job.overdue = True
 
-    @rule()
-    def expire(self) -> None:
+    def _expire(self) -> None:
         rows = self.do(self.bench.ledger.expire())
         late = {
             job_id: job
@@ -257,8 +287,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for job in late.values():
             job.to("failed", "expired")
 
-    @rule()
-    def dispatch(self) -> None:
+    def _dispatch(self) -> None:
         sent = {due.job_id: due.epoch for due in self.do(self.bench.ledger.dispatch_due())}
         heads = {
             job_id: job
@@ -295,13 +324,13 @@ def shared(servers: ServerUrls, template: str) -> Iterator[str]:
 
 
 def test_the_ledger_does_what_its_model_does(shared: str) -> None:
-    """`--hypothesis-profile` scales it: half of the profile's examples, for each is a story of 30 calls."""
+    """`--hypothesis-profile` scales it: half of the profile's examples, for each is a story of 40 calls."""
     machine = type("Machine", (LedgerMachine,), {"url": shared})
     run_state_machine_as_test(
         machine,
         settings=settings(
             max_examples=max(settings().max_examples // 2, 5),
-            stateful_step_count=30,
+            stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),

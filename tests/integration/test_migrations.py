@@ -40,7 +40,7 @@ async def test_ten_at_once_migrate_once(empty_database_url: str) -> None:
     async with Database(empty_database_url, application_name="tests") as database:
         versions = await database.rows("SELECT version FROM threadline.schema_migrations ORDER BY 1")
         assert [row["version"] for row in versions] == [version for version, _, _ in migrations()]
-        held = await database.rows("SELECT FROM pg_locks WHERE locktype = 'advisory'")
+        held = await database.rows("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'")
         assert held == []
         asked = request()
         ledger = Bench(database).ledger
@@ -56,17 +56,21 @@ async def test_migrating_again_changes_nothing(database_url: str) -> None:
         assert await check_migrated(connection, KEYS) == LATEST
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [("broken.sql", "; SELECT 1 / 0", "division by zero"), (None, "", 'null value in column "name"')],
+)
 async def test_a_migration_that_fails_leaves_no_trace_and_no_lock(
-    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch, name: str | None, text: str, says: str
 ) -> None:
-    broken = [*migrations(), (LATEST + 1, "broken.sql", "CREATE TABLE {schema}.half (); SELECT 1 / 0")]
+    broken = [*migrations(), (LATEST + 1, name, "CREATE TABLE {schema}.half ()" + text)]
     async with Database(empty_database_url, application_name="tests") as database:
         with monkeypatch.context() as patched:
             patched.setattr("threadline.ledger.migrate.migrations", lambda: broken)
             async with await database.connect() as connection:
-                with pytest.raises(Exception, match="division by zero"):
+                with pytest.raises(Exception, match=says):
                     await migrate(connection, KEYS)
-                cursor = await connection.execute("SELECT FROM pg_locks WHERE locktype = 'advisory'")
+                cursor = await connection.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'")
                 assert await cursor.fetchall() == []
         async with database.connection() as connection:
             assert await check_migrated(connection, KEYS) == LATEST

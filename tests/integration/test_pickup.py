@@ -6,6 +6,7 @@ import signal
 import time
 
 import pytest
+
 from support.desk import LedgerView
 from support.gates import Gates, until
 
@@ -22,8 +23,6 @@ async def older_than_the_lease(view: LedgerView, seconds: float) -> None:
 async def test_V2_kill_9_is_picked_up_within_three_seconds(client, workers, env, database_url, capsys) -> None:
     gates, view = Gates(env), LedgerView(database_url)
     first, second = workers(**LEASE), workers(**LEASE)
-    job = await client.enqueue("steps", {"done": [], "until": 3}, thread_id="t")
-    gates_closed = await gates.begun("t", 0)
     handles = {first.pid: first, second.pid: second}
     await older_than_the_lease(view, 4.5)
     gates.close("u", 1)
@@ -35,7 +34,7 @@ async def test_V2_kill_9_is_picked_up_within_three_seconds(client, workers, env,
     await gates.begun("u", 1, times=2)
     seconds = time.monotonic() - killed
     with capsys.disabled():
-        print(f"\npick-up after kill -9: {seconds:.2f} s")
+        print(f"\npick-up after kill -9: {seconds:.2f} s")  # noqa: T201 - a figure that people ask for
     assert seconds < 3
     assert await job.result(timeout=10) == {"done": [0, 1, 2], "until": 3}
     assert gates.steps("u") == [0, 1, 1, 2]
@@ -45,7 +44,6 @@ async def test_V2_kill_9_is_picked_up_within_three_seconds(client, workers, env,
     assert survivor.logged("job.claimed", has="pickup_seconds")["pickup_seconds"] is not None
     row = view.job(job.job_id)
     assert (row["failures"], row["stalls"], row["state"]) == (0, 0, "succeeded")
-    assert gates_closed is not None
 
 
 async def test_V3_a_frozen_worker_is_taken_after_its_lease_and_its_return_changes_nothing(
@@ -68,7 +66,7 @@ async def test_V3_a_frozen_worker_is_taken_after_its_lease_and_its_return_change
     zombie.signal(signal.SIGCONT)
     await until(lambda: {"lease.lost", "worker.declared_dead"} <= set(zombie.seen()) or None, "it notices")
     assert view.dump() == before
-    assert "threadline_lease_lost_total 1.0" in await metrics(zombie)
+    assert "threadline_lease_lost_total 1.0" in zombie.metrics()
     # It goes on with other work, as a worker that was never away.
     gates.open("t", 3)
     assert await job.result(timeout=10) == {"done": [0, 1, 2, 3], "until": 4}
@@ -78,13 +76,6 @@ async def test_V3_a_frozen_worker_is_taken_after_its_lease_and_its_return_change
     again = await client.enqueue("steps", {"done": [], "until": 1}, thread_id="u")
     await again.result(timeout=10)
     assert (await gates.begun("u", 0)).pid == zombie.pid
-
-
-async def metrics(worker) -> str:
-    import urllib.request
-
-    with urllib.request.urlopen(worker.metrics_url) as answer:
-        return answer.read().decode()
 
 
 async def test_L7_a_crash_with_progress_is_never_poison(client, workers, env, database_url) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 
 import pytest
-from support.desk import Desk, desk_on
 
+from support.desk import Desk, desk_on
 from threadline_worker.checkpoints import CheckpointsAway, Fence, LeaseLost
 from threadline_worker.memory_store import FencedStore
 

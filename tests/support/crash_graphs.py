@@ -1,4 +1,4 @@
-"""Graphs for the crash sweep: parallel tools, a subgraph and a person; each node leaves a line outside all databases."""
+"""Graphs for the crash sweep: parallel tools, a subgraph, a person; each node leaves a line outside all databases."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ point: where it was killed, the thread, its head's step then; the last line is t
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import json
 import os
@@ -19,6 +20,7 @@ import psycopg
 
 from threadline import Client
 from threadline.ledger.custody import Custody
+from threadline.ledger.sql import Queries
 from threadline_worker.checkpoints import FencedSaver
 from threadline_worker.main import WorkerProcess
 from threadline_worker.settings import WorkerSettings
@@ -30,15 +32,15 @@ _CALLS = ((FencedSaver, "aput"), (FencedSaver, "aput_writes"), (Custody, "note_c
 
 def main() -> None:
     agent, text = sys.argv[1:]
-    configure_logs("error", "json")
+    configure_logs(os.environ.get("THREADLINE_LOG_LEVEL", "error"), "json")
     for point in itertools.count():
         thread, job_id = _enqueue(agent, json.loads(text), point)
         code = _in_a_process(lambda point=point: _work(point))
         found = {"point": point, "thread": thread, "job": job_id, "killed": code == KILLED, "head": _head(thread)}
         if code == KILLED:
-            _sql("DELETE FROM threadline.workers")  # an orphan is rescued at once: nobody waits for a lease here
+            _rescue()
             found["recovered"] = _in_a_process(lambda: _work(None))
-        print(json.dumps(found), flush=True)
+        print(json.dumps(found), flush=True)  # noqa: T201 - its output
         if code != KILLED:
             return
 
@@ -68,6 +70,7 @@ def _kill_at(point: int) -> None:
     def hook(kind: type, name: str) -> None:
         real = getattr(kind, name)
 
+        @functools.wraps(real)  # LangGraph looks into the signature for `task_path`
         async def call(*args: Any, **more: Any) -> Any:
             if next(passed) == point:
                 os._exit(KILLED)
@@ -76,8 +79,6 @@ def _kill_at(point: int) -> None:
                 os._exit(KILLED)
             return answer
 
-        # LangGraph looks into the signature for `task_path`.
-        call.__signature__ = __import__("inspect").signature(real)  # type: ignore[attr-defined]  # as functools.wraps
         setattr(kind, name, call)
 
     for kind, name in _CALLS:
@@ -91,6 +92,13 @@ def _enqueue(agent: str, value: Any, point: int) -> tuple[str, str]:
             return job.thread_id, job.job_id
 
     return asyncio.run(run())
+
+
+def _rescue() -> None:
+    """At once: nobody waits for a lease here."""
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute("DELETE FROM threadline.workers")
+        connection.execute(Queries("threadline")["rescue"], {"worker_id": None, "limit": 3, "silent_since": None})
 
 
 def _head(thread: str) -> int | None:

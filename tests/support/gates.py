@@ -1,4 +1,4 @@
-"""The test's hand on the steps of `support.graphs` and `support.orders`: gates, orders, and what the steps left behind."""
+"""The test's hand on the steps of `support.graphs` and `support.orders`: gates, orders, and what the steps left."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Gates:
         return await until(look, f"step {step} of {thread} has begun {times} time(s)", limit)
 
 
-async def until(look: Callable[[], T | None | Awaitable[T | None]], what: str, limit: float = 20) -> T:
+async def until(look: Callable[[], T | Awaitable[T | None] | None], what: str, limit: float = 20) -> T:
     """Ask until there is an answer that is not None or False."""
     deadline = time.monotonic() + limit
     while True:

@@ -15,6 +15,7 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
+
 from support.graphs import Steps, _gate, _more
 
 __all__ = ["orders"]
@@ -60,11 +61,12 @@ async def _carry_out(order: str) -> None:  # noqa: C901 - a table of orders
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         case "http":
-            raise ProviderError(*(int(part) if part == argument.split()[0] else part for part in argument.split()))
+            code, _, retry_after = argument.partition(" ")
+            raise ProviderError(int(code), retry_after)
         case "raise":
-            raise {"ValueError": ValueError, "ConnectionError": ConnectionError, "TimeoutError": TimeoutError}[argument](
-                "as ordered"
-            )
+            raise {"ValueError": ValueError, "ConnectionError": ConnectionError, "TimeoutError": TimeoutError}[
+                argument
+            ]("as ordered")
         case "nul":
             raise ValueError("a message with a NUL \0 and a lone surrogate \ud800")
         case "cancelled":

@@ -13,6 +13,8 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
+import httpx
+
 __all__ = ["WorkerHandle", "Workers"]
 
 
@@ -62,6 +64,15 @@ class WorkerHandle:
     def seen(self) -> list[str]:
         """The names of all events logged so far."""
         return [str(entry.get("event")) for entry in self.entries]
+
+    def metrics(self) -> str:
+        """What `/metrics` says."""
+        return httpx.get(self.metrics_url).text
+
+    def status(self, path: str) -> tuple[int, list[str]]:
+        """The status and the reasons of `healthz` or `readyz`."""
+        answer = httpx.get(self.metrics_url.replace("/metrics", f"/{path}"))
+        return answer.status_code, answer.json()["reasons"]
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)

@@ -186,7 +186,7 @@ requests = st.builds(
     user_id=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=500),
     on_busy=st.sampled_from(OnBusy),
     idempotency_key=st.none() | ids,
-    run_at=st.none() | st.datetimes(timezones=st.just(UTC)),
+    run_at=st.none() | st.datetimes(datetime(1900, 1, 1), datetime(2035, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 - naive bounds
     expires=st.none() | st.floats(0.001, 1e6),
     timeout=st.none() | st.floats(0.001, 1e6),
     metadata=st.dictionaries(st.text(), json_values, max_size=3),

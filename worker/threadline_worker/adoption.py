@@ -5,6 +5,7 @@ Safe to repeat, by the same worker and by others at once: the ledger knows the j
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -12,10 +13,12 @@ import structlog
 
 from threadline.contract import arq_message
 from threadline.contract.codec import dumps
-from threadline.contract.job import decode_request
+from threadline.contract.events import Event, EventType, encode_event
+from threadline.contract.job import check_id, check_thread_id, decode_request
 from threadline.contract.signature import verify
-from threadline.contract.states import State
-from threadline.errors import BackendUnavailable, InvalidJob, ThreadBusy, ThreadlineError
+from threadline.contract.states import Code, State
+from threadline.errors import BackendUnavailable, InvalidJob, JobNotFound, ThreadlineError
+from threadline.redis_client import REDIS_ERRORS
 from threadline_worker.messages import Unreadable, is_wake_up, job_of
 from threadline_worker.serialise import storable
 
@@ -27,7 +30,7 @@ __all__ = ["Adoption"]
 log = structlog.get_logger(__name__)
 
 #: Waiting messages that one round looks at, and how many bodies it has in memory at once (each up to a few MiB).
-_LOOK = 1_000
+_LOOK = 100
 _BODIES = 20
 _KEPT_BYTES = 65_536
 
@@ -37,6 +40,7 @@ class Adoption:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._from = 0
 
     async def adopt(self, message_id: str, job_id: str, job: Any, *, dispatching: bool) -> bool:
         """Insert the job. False: it can never become one, and is set aside. `dispatching`: the message wakes a worker.
@@ -53,17 +57,30 @@ class Adoption:
             )
         except BackendUnavailable:
             raise
-        except ThreadBusy as error:
-            await self.dead_letter(message_id, f"on_busy=reject: {error}", dumps(job))
-            return False
         except (ThreadlineError, psycopg.DataError) as error:
             await self.dead_letter(message_id, f"{type(error).__name__}: {error}", dumps(job))
+            await self._tell(job_id, job, error)
             return False
         except psycopg.Error as error:  # a database that cannot write now: read-only, a deadlock
             raise BackendUnavailable(f"Postgres: {error}") from error
         if stored.created:
             log.info("job.adopted", job_id=job_id, state=State.QUEUED)
         return True
+
+    async def _tell(self, job_id: str, job: Any, error: Exception) -> None:
+        """Who follows the job from Redis alone hears that it never will be; one that the ledger knows is another's."""
+        thread_id = job.get("thread_id") if isinstance(job, dict) else None
+        try:
+            check_id("job id", job_id)
+            check_thread_id(thread_id if isinstance(thread_id, str) else "")
+            await self._services.ledger.snapshot(job_id)
+        except InvalidJob:
+            return
+        except JobNotFound:
+            data = {"code": str(Code.INVALID_INPUT), "message": f"{type(error).__name__}: {error}"[:2000]}
+            event = Event(id="1-1", job_id=job_id, thread_id=str(thread_id), type=EventType.FAILED, data=data)
+            with suppress(*REDIS_ERRORS):
+                await self._services.events.append(job_id, str(thread_id), 1, [(1, encode_event(event))])
 
     async def dead_letter(self, message_id: str, why: str, body: bytes | None) -> None:
         """Set a message aside where `doctor` shows it. Raises BackendUnavailable: the message must stay."""
@@ -74,7 +91,10 @@ class Adoption:
     async def adopt_waiting(self) -> int:
         """Adopt due messages that carry jobs and take them out of the queue; how many. Raises redis' errors."""
         redis, keys = self._services.redis, self._services.keys
-        waiting = await redis.zrangebyscore(keys.queue, "-inf", await self._now_ms(), start=0, num=_LOOK)
+        # A long queue is walked through, a part each round: what waits behind many wake-ups is found as well.
+        due = await self._now_ms()
+        waiting = await redis.zrangebyscore(keys.queue, "-inf", due, start=self._from, num=_LOOK)
+        self._from = self._from + len(waiting) if len(waiting) == _LOOK else 0
         carrying = await self._carrying(waiting)
         done = 0
         for start in range(0, len(carrying), _BODIES):

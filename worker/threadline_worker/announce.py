@@ -35,7 +35,12 @@ class Announcer:
         event = event_of(dict(row), step=step)
         queued = encode_event(queued_event(row["job_id"], row["thread_id"], row["agent"]))
         answer = await self._events.append(
-            row["job_id"], row["thread_id"], row["epoch"], [(1, encode_event(event))], queued=queued
+            row["job_id"],
+            row["thread_id"],
+            row["epoch"],
+            [(1, encode_event(event))],
+            queued=queued,
+            log_top=row["log_top"],
         )
         self._metrics.events_published.labels(type=event.type).inc()
         return answer

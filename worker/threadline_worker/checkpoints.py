@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import langgraph.checkpoint.base.id as checkpoint_clock
 import psycopg
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
+from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from psycopg import AsyncCursor, errors
@@ -86,8 +86,7 @@ class FencedSaver(AsyncPostgresSaver):
         """Write a checkpoint. Raises LeaseLost."""
         self._own(config)
         started = time.perf_counter()
-        async with asyncio.timeout(CALL_SECONDS):
-            written = await super().aput(config, checkpoint, metadata, new_versions)
+        written = await super().aput(config, checkpoint, metadata, new_versions)
         self._on_commit(
             Commit(
                 str(config["configurable"].get("checkpoint_ns", "")),
@@ -103,13 +102,7 @@ class FencedSaver(AsyncPostgresSaver):
     ) -> None:
         """Write a task's results. Raises LeaseLost. LangGraph looks for `task_path` in this very signature."""
         self._own(config)
-        async with asyncio.timeout(CALL_SECONDS):
-            await super().aput_writes(config, writes, task_id, task_path)
-
-    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """Read a checkpoint. Not fenced."""
-        async with asyncio.timeout(CALL_SECONDS):
-            return await super().aget_tuple(config)
+        await super().aput_writes(config, writes, task_id, task_path)
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Delete the thread's checkpoints. Raises LeaseLost."""
@@ -124,7 +117,7 @@ class FencedSaver(AsyncPostgresSaver):
     @asynccontextmanager
     async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[DictRow]]:
         with fenced():
-            async with super()._cursor(pipeline=pipeline) as cursor:
+            async with asyncio.timeout(CALL_SECONDS), super()._cursor(pipeline=pipeline) as cursor:
                 yield cursor
                 if pipeline:
                     await cursor.execute(self._check, self._fence)
@@ -135,6 +128,8 @@ def fenced() -> Iterator[None]:
     """What psycopg raises inside comes out as LeaseLost or CheckpointsAway where it means that."""
     try:
         yield
+    except TimeoutError as error:
+        raise CheckpointsAway(f"Postgres did not answer within {CALL_SECONDS:g} s") from error
     except psycopg.Error as error:
         if error.sqlstate == FENCE_STATE:
             raise LeaseLost(str(error).splitlines()[0]) from error

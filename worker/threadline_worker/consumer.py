@@ -23,6 +23,7 @@ from threadline.contract.codec import dumps, loads
 from threadline.contract.keys import Keys
 from threadline.errors import BackendUnavailable
 from threadline.redis_client import REDIS_ERRORS, reason
+from threadline_worker.cancellation import pass_on_cancellation
 from threadline_worker.messages import GONE, MISTYPED, NOT_UTF8, Unreadable, is_wake_up, read_call
 from threadline_worker.runs import Runs
 
@@ -78,6 +79,7 @@ class _TapWorker(Worker):
         await self._on_gone(job_id)
 
     async def _poll_iteration(self) -> None:
+        pass_on_cancellation()
         free = self._runs.free if self._may_claim() else 0
         self.allow_pick_jobs = free > 0
         # Messages in progress elsewhere do not count: with one slot, one of them would starve the whole queue.
@@ -221,6 +223,7 @@ class Consumer:
         try:
             await pubsub.subscribe(self._keys.wake, self._keys.control)
             while True:
+                pass_on_cancellation()
                 message = await pubsub.get_message(ignore_subscribe_messages=False, timeout=30.0)
                 if message is None:
                     await pubsub.ping()

@@ -52,6 +52,8 @@ __all__ = ["Execution", "Services"]
 log = structlog.get_logger(__name__)
 
 _CHECK_SECONDS = 5.0
+#: Above it Lua's numbers have gaps.
+_HIGHEST_EPOCH = 2**53 - 2
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,8 @@ class Execution:
 
     async def _outcome(self) -> Outcome:
         try:
-            agent = await self._services.agents.load(self._run.claim.agent)
-            return await self._with_graph(agent)
+            agent = await self._loaded()
+            return await self._with_graph(agent) if isinstance(agent, Agent) else agent
         except UnknownAgentError as error:
             return Failed(Code.UNKNOWN_AGENT, str(error))
         except AgentConfigError as error:
@@ -116,6 +118,22 @@ class Execution:
         except Exception as error:  # the boundary of a job: whatever it is, the worker and its neighbours go on
             log.exception("job.failed")
             return Failed(Code.ERROR, f"{type(error).__name__}: {error}"[:2000])
+
+    async def _loaded(self) -> Agent | Outcome:
+        """The agent, or why there is none in time: loading is anyone's code, and must hold neither slot nor cancel."""
+        limit = self._services.settings.step_timeout
+        loading = asyncio.ensure_future(self._services.agents.load(self._run.claim.agent))
+        stopped = asyncio.create_task(self._run.stopped.wait())
+        try:
+            await asyncio.wait({loading, stopped}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                return loading.result()
+            loading.cancel()
+            if stopped.done():
+                return self._run.stopping or Released()
+            return Retriable(Code.STEP_TIMEOUT, f"the agent was not loaded within {limit:g} seconds")
+        finally:
+            stopped.cancel()
 
     async def _with_graph(self, agent: Agent) -> Outcome:
         services, claim = self._services, self._run.claim
@@ -141,6 +159,8 @@ class Execution:
             outcome = await graph_run.run(publisher)
             if not isinstance(outcome, Lost):
                 await publisher.flush()
+            # What has not arrived by now never will: the next transition's event says so (P2).
+            self._run.log_top = publisher.top
             return outcome
 
     async def _announce_claim(self, claim: Claim, step: int | None) -> _Lifted | None:
@@ -155,6 +175,10 @@ class Execution:
                 return _Lifted(claim, (encode_event(event), event.type))
             if not answer.stale or answer.before is None:
                 return _Lifted(claim, None)
+            if answer.before.epoch >= _HIGHEST_EPOCH:
+                # No ledger was ever there: somebody else wrote into the log, and it cannot be lifted above.
+                await self._services.redis.delete(self._services.keys.events(claim.job_id))
+                continue
             lifted = await self._services.ledger.lift_epoch(claim, answer.before.epoch)
             if lifted is None:
                 return None
@@ -170,7 +194,7 @@ class Execution:
         """Write the outcome. None: the lease was lost, and nothing was written."""
         claim, started = self._run.claim, time.monotonic()
         delay = 0.1
-        while not isinstance(outcome, Lost) and not isinstance(self._run.stopping, Lost):
+        while not isinstance(outcome, Lost):
             try:
                 row = await self._write(claim, outcome)
             except BackendUnavailable as error:
@@ -198,23 +222,23 @@ class Execution:
     async def _write(  # noqa: PLR0911 - a table of outcomes
         self, claim: Claim, outcome: Outcome
     ) -> Mapping[str, Any] | None:
-        ledger = self._services.ledger
+        ledger, top = self._services.ledger, self._run.log_top
         match outcome:
             case Succeeded(result):
-                return await ledger.finish(claim, State.SUCCEEDED, result=result)
+                return await ledger.finish(claim, State.SUCCEEDED, result=result, log_top=top)
             case Interrupted(prompts):
-                return await ledger.finish(claim, State.INTERRUPTED, interrupts=prompts)
+                return await ledger.finish(claim, State.INTERRUPTED, interrupts=prompts, log_top=top)
             case Failed(code, message):
-                return await ledger.finish(claim, State.FAILED, code=code, message=message)
+                return await ledger.finish(claim, State.FAILED, code=code, message=message, log_top=top)
             case Cancelled(code):
-                return await ledger.finish(claim, State.CANCELLED, code=code)
+                return await ledger.finish(claim, State.CANCELLED, code=code, log_top=top)
             case Retriable(code, message, retry_after):
                 delay = backoff(claim.failures, retry_after)
                 return await ledger.release(
-                    claim, code, message=message, failure=True, delay=delay, limit=FAILURE_LIMIT
+                    claim, code, message=message, failure=True, delay=delay, limit=FAILURE_LIMIT, log_top=top
                 )
             case Released(code, delay):
-                return await ledger.release(claim, code, delay=delay)
+                return await ledger.release(claim, code, delay=delay, log_top=top)
             case _:
                 return None
 

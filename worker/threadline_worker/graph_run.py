@@ -227,7 +227,7 @@ class GraphRun:
             "user_id": claim.user_id,
             "job_id": claim.job_id,
         }
-        if claim.options.get("checkpoint_id") and claim.first and self._decision.action == "start":
+        if claim.options.get("checkpoint_id") and self._decision.action == "start":
             configurable["checkpoint_id"] = claim.options["checkpoint_id"]
         return {
             "configurable": configurable,

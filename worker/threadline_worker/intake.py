@@ -54,7 +54,10 @@ class Intake:
 
     async def _claim(self, message_id: str, job_id: str) -> None:
         with self._runs.reserve(job_id):
-            if self._runs.get(job_id) is not None:
+            if (
+                self._runs.get(job_id) is not None
+            ):  # running; or lost, given to the queue again and not yet stopped here
+                await self._not_claimed(message_id, job_id)
                 return
             if not self._runs.bears(2) and not self._runs.bears(await self._stalls(job_id)):
                 raise later(1.0)

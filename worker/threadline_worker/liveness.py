@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 
 #: More than this between this machine's clock and the database's, and the worker does not claim (F4).
 MAX_SKEW_SECONDS = 5.0
+_LEAST_PAUSE = 0.1
 #: The exit code of a worker whose loop stood still (EX_SOFTWARE); a supervisor starts it again.
 STALLED_EXIT = 70
 
@@ -165,26 +166,30 @@ class Liveness:
         kwargs = connection_kwargs(self.application_name)
         connection = await _within(limit, AsyncConnection.connect(self._url, **kwargs))
         try:
-            await _within(limit, connection.execute("SELECT pg_try_advisory_lock(%s)", (self.lock_key,)))
             await _within(limit, connection.execute(self._queries.fill("LISTEN {schema}")))
+            locked = False
             while not self._stop.is_set():
-                await self._beat(connection, limit)
+                if not locked:  # a session of ours that has died may hold it for a moment still
+                    await _within(limit, connection.execute("SELECT pg_try_advisory_lock(%s)", (self.lock_key,)))
+                locked = await self._beat(connection, limit)
                 await self._until_next(connection, soon)
         finally:
             with suppress(psycopg.Error, TimeoutError, OSError):
                 connection.pgconn.finish()
 
-    async def _beat(self, connection: AsyncConnection[DictRow], limit: float) -> None:
+    async def _beat(self, connection: AsyncConnection[DictRow], limit: float) -> bool:
+        """One beat; whether the ledger saw our lock held."""
         asked = self._runs()
         params = {"worker_id": self.worker_id, "draining": self.draining}
-        before = time.time()
+        before, sent = time.time(), time.monotonic()
         cursor = await _within(limit, connection.execute(self._queries["beat"], params))
         row = await cursor.fetchone()
         assert row is not None  # noqa: S101 - a SELECT without FROM has one row
         self._note_clock(row["database_time"] - (before + time.time()) / 2)
         self.in_recovery = row["in_recovery"]
         if row["alive"]:
-            self._last_beat = time.monotonic()
+            # When it was sent, not when the answer was read: a process may be stopped in between.
+            self._last_beat = sent
         beat = Beat(
             row["alive"],
             asked,
@@ -192,12 +197,14 @@ class Liveness:
         )
         self._in_main(lambda: self._on_beat(beat))
         self._watch_loop()
+        return bool(row["lock_ok"])
 
     async def _until_next(self, connection: AsyncConnection[DictRow], soon: asyncio.Event) -> None:
         """Sleep a heartbeat; a notice from the ledger ends the sleep early, so that cancels are quick."""
         soon.clear()
         if self._stop.is_set():
             return
+        await asyncio.sleep(_LEAST_PAUSE)  # notices may come by the hundred
         notices = asyncio.create_task(_notices(connection, self._heartbeat))
         called = asyncio.create_task(soon.wait())
         await asyncio.wait({notices, called}, return_when=asyncio.FIRST_COMPLETED)
@@ -219,7 +226,12 @@ class Liveness:
 
     def _watch_loop(self) -> None:
         """V4: a worker that beats but whose loop is wedged for good must not be immortal."""
-        self._last_round = time.monotonic()
+        now = time.monotonic()
+        if now - self._last_round > 2 * self._lease:
+            self._last_tick = (
+                now  # this thread stood still as well: the process was stopped, and its loop is not to blame
+            )
+        self._last_round = now
         self._in_main(self._tick)
         if self.seconds_since_tick() > self._loop_stall:
             log.error("worker.stalled", seconds=round(self.seconds_since_tick(), 1))

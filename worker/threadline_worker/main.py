@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from importlib.metadata import version
@@ -25,7 +28,7 @@ from threadline.ledger.custody import Custody
 from threadline.ledger.database import Database
 from threadline.ledger.sql import Queries
 from threadline.log.append import EventLog
-from threadline.redis_client import REDIS_ERRORS, connect_redis
+from threadline.redis_client import REDIS_ERRORS, connect_redis, reason
 from threadline_worker.adoption import Adoption
 from threadline_worker.agents.registry import Agents
 from threadline_worker.announce import Announcer
@@ -49,13 +52,16 @@ log = structlog.get_logger(__name__)
 
 #: After the cut: a step has 10 s to stop, and the ledger some more to answer.
 _LAST_WORDS_SECONDS = 20.0
+#: Leaving the list of workers is a courtesy.
+_GOODBYE_SECONDS = 3.0
 #: How long a worker of a dead `dev` or `demo` may take to end; what it has not given back is rescued at the next start.
 _ORPHAN_SECONDS = 2.0
 
 
 def new_worker_id() -> str:
     """`host-pid-random`: readable, and never that of an earlier process."""
-    return f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(2)}"
+    # Of a pod's name the end tells it from its siblings. With "threadline:" it fits the 63 bytes of application_name.
+    return f"{socket.gethostname()[-28:].lstrip('-.')}-{os.getpid()}-{secrets.token_hex(6)}"
 
 
 class WorkerProcess:
@@ -219,9 +225,8 @@ class WorkerProcess:
         """`--burst`: end once nothing that could be claimed is left."""
         while not self._draining.is_set():
             try:
-                gauges = await services.ledger.gauges()
                 # Messages that carry jobs are in no ledger yet.
-                waiting = gauges["queued"] or await services.redis.zcard(self._keys.queue)
+                waiting = await services.ledger.unfinished() or await services.redis.zcard(self._keys.queue)
                 idle = not waiting and not len(self._runs) and not self._tasks
             except REDIS_ERRORS:  # BackendUnavailable is a ConnectionError, too
                 idle = False
@@ -246,9 +251,10 @@ class WorkerProcess:
 
     async def _unregister(self, ledger: Custody) -> None:
         try:
-            await ledger.database.rows(self._queries["unregister"], {"worker_id": self.worker_id})
-        except BackendUnavailable as error:
-            log.warning("beat.failed", error=str(error))  # rescuers find the silence
+            async with asyncio.timeout(_GOODBYE_SECONDS):
+                await ledger.database.rows(self._queries["unregister"], {"worker_id": self.worker_id})
+        except (BackendUnavailable, TimeoutError) as error:
+            log.warning("beat.failed", error=reason(error))  # rescuers find the silence
 
     def _expose(self, services: Services, health: Health, stack: AsyncExitStack) -> None:
         """/metrics, /healthz, /readyz: a taken default port is replaced by a free one, an explicit one is an error."""
@@ -318,7 +324,15 @@ def run_worker(settings: WorkerSettings, *, burst: bool = False, until_eof: bool
 
     With `until_eof` the end of standard input stops it too: whoever started it is gone.
     """
-    asyncio.run(_with_signals(settings, burst=burst, until_eof=until_eof))
+    executor = ThreadPoolExecutor(thread_name_prefix="threadline-sync")
+    asyncio.run(_with_signals(settings, executor, burst=burst, until_eof=until_eof))
+    # All is given back. A tool that blocks its thread must not hold the process, which would wait for it for ever.
+    leaving = threading.Thread(target=executor.shutdown, kwargs={"cancel_futures": True}, daemon=True)
+    leaving.start()
+    leaving.join(_GOODBYE_SECONDS)
+    if leaving.is_alive():
+        logging.shutdown()
+        os._exit(0)
 
 
 def _on_input(loop: asyncio.AbstractEventLoop, process: WorkerProcess) -> None:
@@ -329,9 +343,12 @@ def _on_input(loop: asyncio.AbstractEventLoop, process: WorkerProcess) -> None:
         loop.call_later(_ORPHAN_SECONDS, os._exit, 1)
 
 
-async def _with_signals(settings: WorkerSettings, *, burst: bool, until_eof: bool) -> None:
+async def _with_signals(
+    settings: WorkerSettings, executor: ThreadPoolExecutor, *, burst: bool, until_eof: bool
+) -> None:
     process = WorkerProcess(settings, burst=burst)
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(executor)
     received = 0
 
     def on_signal() -> None:
@@ -343,4 +360,8 @@ async def _with_signals(settings: WorkerSettings, *, burst: bool, until_eof: boo
         loop.add_signal_handler(number, on_signal)
     if until_eof:
         loop.add_reader(sys.stdin.fileno(), lambda: _on_input(loop, process))
-    await process.run()
+    try:
+        await process.run()
+    finally:
+        # asyncio.run waits for the default executor without a limit; run_worker waits for ours with one.
+        loop.set_default_executor(ThreadPoolExecutor(max_workers=1))

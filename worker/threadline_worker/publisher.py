@@ -18,6 +18,7 @@ import structlog
 from threadline.contract.events import Event, encode_event, now
 from threadline.log.append import EventLog
 from threadline.redis_client import REDIS_ERRORS, reason
+from threadline_worker.cancellation import pass_on_cancellation
 from threadline_worker.serialise import jsonable
 from threadline_worker.telemetry.metrics import Metrics
 
@@ -102,6 +103,11 @@ class Publisher:
         self._waiting.append(_Waiting(kind, ns, data, step, now()))
         self._rouse()
 
+    @property
+    def top(self) -> str:
+        """The position of the last event that was offered, whether it has arrived or not."""
+        return f"{self._epoch}-{self._n + bool(self._dropped) + len(self._waiting)}"
+
     async def flush(self, limit: float = _FLUSH_SECONDS) -> bool:
         """Wait until everything is in the log, at most `limit` seconds. False: it is not."""
         try:
@@ -128,9 +134,11 @@ class Publisher:
     async def _run(self) -> None:
         delay = 0.05
         while True:
+            pass_on_cancellation()
             await self._wake.wait()
             self._wake.clear()
             while self._sending or self._waiting:
+                pass_on_cancellation()
                 if self._refused:
                     self._sending.clear()
                     self._waiting.clear()

@@ -25,6 +25,8 @@ class Run:
     #: What the run ends as if it is stopped from outside; the first reason counts, except that a lost lease wins.
     stopping: Outcome | None = None
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    #: The last position that was given to an event of this run, whether it arrived or not.
+    log_top: str | None = None
     #: When it was claimed, on this process' monotonic clock.
     began: float = field(default_factory=time.monotonic)
     #: Whether a checkpoint of this claim is durable.

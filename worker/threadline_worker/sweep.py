@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -31,6 +32,7 @@ log = structlog.get_logger(__name__)
 #: Rounds between two looks for lost messages, overdue jobs and unannounced transitions.
 _SLOW_EVERY = 3
 _BATCH = 200
+_LEAST_PAUSE = 0.1
 #: Seconds after which a dispatched job that nobody claimed is looked for in the queue.
 _LOST_AFTER = 10.0
 
@@ -60,6 +62,8 @@ class Sweep:
                 try:
                     async with asyncio.timeout(pause):
                         await self.soon.wait()
+                    # Notices may come by the hundred: a round serves all that came meanwhile.
+                    await asyncio.sleep(_LEAST_PAUSE)
                 except TimeoutError:
                     pass
                 self.soon.clear()
@@ -67,20 +71,26 @@ class Sweep:
             await self._forget()
 
     async def _round(self) -> None:
+        """Each step on its own: what one row or one server does to a step must not hide the others."""
         self._rounds += 1
-        try:
-            await self._rescue()
-            await self._restore()
-            await self._adopt()
-            await self._dispatch()
-            if self._rounds % _SLOW_EVERY == 0:
-                await self._overdue()
-                await self._lost_messages()
-                await self._services.announcer.announce_missed()
-            self.postgres_ok_at = time.monotonic()
-        except (psycopg.Error, BackendUnavailable, TimeoutError, OSError) as error:
-            log.warning("sweep.failed", error=reason(error))
+        if not await self._step(self._rescue):
             await self._forget()
+        steps = [self._restore, self._adopt, self._dispatch]
+        if self._rounds % _SLOW_EVERY == 0:
+            steps += [self._overdue, self._lost_messages, self._announce_missed]
+        for step in steps:
+            await self._step(step)
+
+    async def _step(self, step: Callable[[], Awaitable[None]]) -> bool:
+        try:
+            await step()
+        except (psycopg.Error, BackendUnavailable, TimeoutError, OSError) as error:
+            log.warning("sweep.failed", step=step.__name__.strip("_"), error=reason(error))
+            return False
+        return True
+
+    async def _announce_missed(self) -> None:
+        await self._services.announcer.announce_missed()
 
     async def _adopt(self) -> None:
         """L5: a job that waits in Redis alone, because all slots are full, is in the ledger within a round."""
@@ -98,6 +108,7 @@ class Sweep:
             self._rescuer.begin()
         async with asyncio.timeout(self._direct.limit):
             rows = await self._rescuer.look(self._connection)
+        self.postgres_ok_at = time.monotonic()
         metrics = self._services.metrics
         for row in rows:
             log.warning(

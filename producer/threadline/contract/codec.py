@@ -26,7 +26,10 @@ def dumps(value: Any) -> bytes:
 
 def loads(data: bytes | str) -> Any:
     """Decode JSON; ValueError (msgspec.DecodeError) for anything else."""
-    return msgspec.json.decode(data)
+    try:
+        return msgspec.json.decode(data)
+    except RecursionError as error:  # a thousand brackets must not end a reader
+        raise ValueError("nested too deeply") from error
 
 
 def canonical(value: Any) -> bytes:

@@ -136,7 +136,10 @@ def _encode(event: Event) -> bytes:
 
 def decode_event(data: bytes | str) -> Event:
     """Read an event; msgspec.DecodeError (a ValueError) if it is none. Unknown fields are tolerated."""
-    return _decoder.decode(data)
+    try:
+        return _decoder.decode(data)
+    except RecursionError as error:
+        raise msgspec.DecodeError("nested too deeply") from error
 
 
 def now(moment: datetime | None = None) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -34,6 +34,8 @@ _AGENT = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _MAX_USER_ID: Final = 500
 _MAX_KEY: Final = 500
 _MAX_METADATA_BYTES: Final = 65_536
+_MOST_YEARS: Final = 10
+_EARLIEST_YEAR: Final = 1900
 _MAX_SECONDS: Final = 366 * 86_400.0
 _VERSION: Final = 1
 #: What a fingerprint holds whatever its value.
@@ -189,11 +191,7 @@ def _check_input(value: Any) -> None:
 
 def _check_options(request: JobRequest) -> None:
     _check_names(request)
-    if (moment := request.run_at) is not None:
-        if not isinstance(moment, datetime):
-            raise InvalidJob(f"run_at={moment!r}: give a datetime with time zone")
-        if moment.tzinfo is None or moment.utcoffset() is None:
-            raise InvalidJob(f"run_at={moment.isoformat()} has no time zone: use datetime.now(UTC) + …")
+    _check_moment(request.run_at)
     seconds("expires", request.expires)
     seconds("timeout", request.timeout)
     if request.idempotency_key is not None:
@@ -204,6 +202,17 @@ def _check_options(request: JobRequest) -> None:
         raise InvalidJob(f"metadata is a {type(request.metadata).__name__}: give a dict")
     if _json_size("metadata", request.metadata) > _MAX_METADATA_BYTES:
         raise InvalidJob("metadata is over 64 KiB as JSON: keep references, not documents")
+
+
+def _check_moment(moment: Any) -> None:
+    if moment is None:
+        return
+    if not isinstance(moment, datetime):
+        raise InvalidJob(f"run_at={moment!r}: give a datetime with time zone")
+    if moment.tzinfo is None or moment.utcoffset() is None:
+        raise InvalidJob(f"run_at={moment.isoformat()} has no time zone: use datetime.now(UTC) + …")
+    if not _EARLIEST_YEAR <= moment.year <= datetime.now(UTC).year + _MOST_YEARS:
+        raise InvalidJob(f"run_at={moment.isoformat()} is not within the next {_MOST_YEARS} years")
 
 
 def _check_names(request: JobRequest) -> None:

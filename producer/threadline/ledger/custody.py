@@ -58,7 +58,9 @@ class Custody(Ledger):
     async def claim(self, job_id: str, worker_id: str) -> Claim | Row | None:
         """A Claim; or the row of a job that ended instead (cancel pending, expired); or None: not claimed."""
         try:
-            row = await self.database.row(self.queries["claim"], {"job_id": job_id, "worker_id": worker_id})
+            row = await self.database.row(
+                self.queries["claim"], {"job_id": job_id, "worker_id": worker_id, "lease_seconds": self.lease_seconds}
+            )
         except errors.UniqueViolation as error:
             if error.diag.constraint_name != _ONE_RUNNING:
                 raise
@@ -71,6 +73,11 @@ class Custody(Ledger):
             **{name: row[name] for name in Claim._fields if name not in {"worker_id", "row"}},
         )
 
+    async def unfinished(self) -> bool:
+        """Whether anything runs, or will be claimed without anybody's doing."""
+        row = await self.database.row(self.queries["unfinished"])
+        return row is not None and bool(row["unfinished"])
+
     async def finish(
         self,
         claim: Claim,
@@ -80,8 +87,12 @@ class Custody(Ledger):
         message: str | None = None,
         result: Any = None,
         interrupts: list[dict[str, Any]] | None = None,
+        log_top: str | None = None,
     ) -> Row | None:
-        """End the job. None: it is no longer ours, and nothing was changed."""
+        """End the job. None: it is no longer ours, and nothing was changed.
+
+        `log_top` is the last position that was given to an event. A pending cancel may make the end `cancelled`.
+        """
         return await self.database.row(
             self.queries["finish"],
             {
@@ -91,6 +102,7 @@ class Custody(Ledger):
                 "message": _text(message),
                 "result": None if result is None else dumps(result).decode(),
                 "interrupts": None if interrupts is None else dumps(interrupts).decode(),
+                "log_top": log_top,
             },
         )
 
@@ -103,15 +115,19 @@ class Custody(Ledger):
         failure: bool = False,
         delay: float = 0.0,
         limit: int = 3,
+        log_top: str | None = None,
     ) -> Row | None:
         """Give the job back; `failure` charges it, and the `limit`th failure ends it. None: it is no longer ours."""
         params = {"code": code, "message": _text(message), "failure": failure, "delay": delay, "limit": limit}
+        params["log_top"] = log_top
         return await self.database.row(self.queries["release"], {**_own(claim), **params})
 
     async def release_lost(self, job_id: str, epoch: int, worker_id: str) -> Row | None:
         """L6: a claim whose answer was lost goes back without a charge."""
         params = {"job_id": job_id, "epoch": epoch, "worker_id": worker_id, "code": Code.LOST_CLAIM, "message": None}
-        return await self.database.row(self.queries["release"], {**params, "failure": False, "delay": 0.0, "limit": 1})
+        return await self.database.row(
+            self.queries["release"], {**params, "failure": False, "delay": 0.0, "limit": 1, "log_top": None}
+        )
 
     async def note_checkpoint(self, claim: Claim, checkpoint_id: str | None) -> bool:
         """Record which checkpoint this epoch goes on from. False: the job is no longer ours."""
@@ -159,6 +175,8 @@ class Custody(Ledger):
         Any worker may repeat it. The thread's id; None: there is none (or none of that id), or somebody is at it.
         """
         async with self.database.connection() as connection, connection.transaction():
+            # Somebody may hold the thread's checkpoints: then another thread's turn comes first.
+            await connection.execute("SET LOCAL lock_timeout = '1s'")
             cursor = await connection.execute(self.queries["restoring"], {"thread_id": thread_id})
             if (found := await cursor.fetchone()) is None:
                 return None

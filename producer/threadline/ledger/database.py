@@ -89,6 +89,8 @@ class Database:
             open=False,
             timeout=limit,
             num_workers=1,
+            # An attempt's pauses double while the server is away: after so long a new one begins at its shortest.
+            reconnect_timeout=1.0,
             name=application_name,
         )
 

@@ -54,12 +54,15 @@ class EventLog:
         events: Sequence[tuple[int, bytes]],
         *,
         queued: bytes = b"",
+        log_top: str | None = None,
     ) -> Appended:
         """Append `(n, encoded event)` pairs of one epoch, in order. Raises redis' errors.
 
+        `queued` is put first where the log is empty; `log_top` is the last position that the epoch before gave away.
+
         Repeating a call whose answer was lost is harmless: what is there already is not written again.
         """
-        args: list[Any] = [epoch, self._max, self._ttl, self._keys.thread(thread_id), queued]
+        args: list[Any] = [epoch, self._max, self._ttl, self._keys.thread(thread_id), queued, log_top or ""]
         for n, encoded in events:
             args += [n, encoded]
         answer = cast("Awaitable[list[Any]]", self._script(keys=[self._keys.events(job_id)], args=args))

@@ -26,6 +26,8 @@ IDLE_SECONDS: Final = 5.0
 ENDING_SECONDS: Final = 1.0
 #: Before the first attempt to connect again; doubled with each up to 2 s.
 RECONNECT_SECONDS: Final = 0.1
+#: A connection may be cut at the start as at any other time; a Redis that is not there is said to be after so many.
+_START_RETRIES: Final = 2
 _PAGE: Final = 500
 
 #: Asks the ledger for the job's terminal event; None while it runs (or without a ledger).
@@ -93,24 +95,24 @@ async def follow(
     Raises BackendUnavailable if Redis cannot be reached at the start; later outages are waited out.
     """
     reader = _Reader(redis, keys.events(job_id), Position(job_id, after), ending)
-    attempt = 0
+    attempt, begun = 0, False
     while True:
         try:
             async with _subscribed(redis, keys.events(job_id)) as pubsub:
-                attempt = max(attempt, 1)
+                begun = True
                 async for event in reader.connected(pubsub):
-                    attempt = 1
+                    attempt = 0
                     yield event
                 if reader.done:
                     return
         except REDIS_ERRORS as error:
-            if attempt == 0:
+            if not begun and attempt >= _START_RETRIES:
                 raise BackendUnavailable(f"Redis: {reason(error)}: is REDIS_URL right?") from error
             async for event in reader.without_redis():
                 yield event
             if reader.done:
                 return
-            await asyncio.sleep(min(RECONNECT_SECONDS * 2 ** (attempt - 1), 2.0))
+            await asyncio.sleep(min(RECONNECT_SECONDS * 2**attempt, 2.0))
             attempt += 1
 
 

@@ -17,6 +17,7 @@ from typing import Any, get_type_hints
 import structlog
 from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
+from pydantic.errors import PydanticUserError
 
 from threadline.errors import ConfigurationError
 from threadline_worker.agents.errors import AgentConfigError
@@ -59,7 +60,11 @@ class Agent:
 
     def input_schema(self) -> dict[str, Any]:
         """The JSON schema of the graph's input."""
-        return self.graph.get_input_jsonschema()
+        try:
+            return self.graph.get_input_jsonschema()
+        except PydanticUserError:  # a state that pydantic cannot describe: before Python 3.12, typing's TypedDict
+            schema = getattr(getattr(self.graph, "builder", None), "input_schema", None)
+            return {"type": "object", "properties": {name: {} for name in get_type_hints(schema)} if schema else {}}
 
 
 class Agents:

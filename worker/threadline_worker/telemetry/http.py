@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+import structlog
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
 __all__ = ["HealthServer"]
 
+log = structlog.get_logger(__name__)
+
 Reasons = Callable[[], list[str]]
-_JSON = [("Content-Type", "application/json")]
+#: How quickly `stop()` is heard.
+_STOP_SECONDS = 0.1
+_JSON = ("Content-Type", "application/json")
 
 
 class HealthServer:
@@ -27,9 +33,11 @@ class HealthServer:
         self._metrics: Callable[[dict[str, Any], Any], Iterable[bytes]] = make_wsgi_app(registry)
         self._unhealthy = unhealthy
         self._unready = unready
-        self._server: WSGIServer = make_server(host, port, self._answer, ThreadingWSGIServer, _Quiet)
+        self._server: WSGIServer = make_server(host, port, self._answer, _Server, _Quiet)
         self.port: int = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, name="threadline-http", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_STOP_SECONDS,), name="threadline-http", daemon=True
+        )
 
     def start(self) -> None:
         """Answer from now on."""
@@ -50,13 +58,20 @@ class HealthServer:
             case "/readyz":
                 return _verdict(self._unready(), start_response)
             case _:
-                start_response("404 Not Found", _JSON)
+                start_response("404 Not Found", [_JSON])
                 return [b'{"paths":["/metrics","/healthz","/readyz"]}']
 
 
 def _verdict(reasons: list[str], start_response: Any) -> Iterable[bytes]:
-    start_response("503 Service Unavailable" if reasons else "200 OK", _JSON)
+    # A list of its own for each answer: wsgiref puts this answer's Content-Length into it.
+    start_response("503 Service Unavailable" if reasons else "200 OK", [_JSON])
     return [json.dumps({"ok": not reasons, "reasons": reasons}).encode()]
+
+
+class _Server(ThreadingWSGIServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base class' name
+        """A line instead of a traceback on stderr: most often a probe that did not wait for its answer."""
+        log.warning("http.request_failed", client=str(client_address), error=repr(sys.exception()))
 
 
 class _Quiet(WSGIRequestHandler):

@@ -1,4 +1,4 @@
--- L1, L6, F5, O1: %(job_id)s, %(worker_id)s. The row after the claim: `running`, or ended because a cancel was pending
+-- L1, L6, F5, O1: %(job_id)s, %(worker_id)s, %(lease_seconds)s. The row after the claim: `running`, or ended because a cancel was pending
 -- (L8) or `expires` had passed. No row: not claimed (another has it, not its turn, not due, this worker is not known).
 WITH target AS (
     SELECT j.job_id, j.thread_id, c.code AS cancel,
@@ -13,8 +13,12 @@ WITH target AS (
     LEFT JOIN {schema}.cancel_requests AS c USING (job_id)
     WHERE j.job_id = %(job_id)s AND j.state = 'queued' AND j.run_at <= now() AND t.restoring IS NULL
       AND {schema}.is_head(j) AND NOT pg_is_in_recovery()
-      AND EXISTS (SELECT FROM {schema}.workers AS w WHERE w.worker_id = %(worker_id)s AND NOT w.draining)
-    FOR UPDATE OF j SKIP LOCKED
+      AND EXISTS (SELECT FROM {schema}.workers AS w WHERE w.worker_id = %(worker_id)s AND NOT w.draining
+        -- a worker that lacks the agent leaves the job to a living one that has it
+        AND (w.agents ? j.agent OR NOT EXISTS (SELECT FROM {schema}.workers AS other WHERE other.agents ? j.agent
+            AND other.beat_at > clock_timestamp() - make_interval(secs => %(lease_seconds)s))))
+    -- the thread is shared: a retry of an earlier job locks it, and looks only then whether a later one has started
+    FOR UPDATE OF j SKIP LOCKED FOR SHARE OF t SKIP LOCKED
 ), heads AS (
     SELECT target.job_id, target.thread_id, k.checkpoint_ns, max(k.checkpoint_id) AS checkpoint_id
     FROM target JOIN {checkpoints}.checkpoints AS k USING (thread_id)
@@ -39,7 +43,7 @@ UPDATE {schema}.jobs AS j SET
     epoch = j.epoch + 1,
     transition = CASE WHEN target.cancel IS NOT NULL THEN 'cancel' WHEN target.expired THEN 'expire' ELSE 'claim' END,
     transition_at = clock_timestamp(), claimed_at = clock_timestamp(),
-    worker_id = %(worker_id)s, newest_at_claim = target.newest, checkpoint_id = NULL,
+    worker_id = %(worker_id)s, log_top = NULL, newest_at_claim = target.newest, checkpoint_id = NULL,
     -- a claim's own worker publishes its event; an end is published by whoever comes first
     announced = CASE WHEN target.cancel IS NULL AND NOT target.expired THEN j.epoch + 1
         ELSE j.announced END,
@@ -51,4 +55,4 @@ RETURNING j.job_id, j.thread_id, j.user_id, j.agent, j.kind, j.input, j.options,
     j.failures, j.stalls, j.timeout_seconds, j.running_seconds, j.previous_worker, j.created_at, j.resumes,
     extract(epoch FROM clock_timestamp() - j.created_at)::float8 AS waited_seconds,
     extract(epoch FROM clock_timestamp() - j.silent_since)::float8 AS pickup_seconds, j.newest_at_claim,
-    j.transition, j.transition_at, j.code, j.message, j.result, j.interrupts, j.worker_id, j.checkpoint_id, j.run_at
+    j.transition, j.transition_at, j.code, j.message, j.result, j.interrupts, j.worker_id, j.checkpoint_id, j.run_at, j.log_top

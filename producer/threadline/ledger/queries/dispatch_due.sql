@@ -1,5 +1,5 @@
 -- L4: due heads of threads that were never dispatched (since they were queued). %(thread_id)s narrows it to a thread where not
--- null; %(limit)s. The caller puts each into the queue; what it loses is found again (requeue_lost).
+-- null; %(limit)s. The caller puts each into the queue; what it loses is found again (dispatched_long_ago).
 WITH due AS (
     SELECT j.job_id FROM {schema}.jobs AS j JOIN {schema}.threads AS t USING (thread_id)
     WHERE j.state = 'queued' AND j.dispatched_at IS NULL AND j.run_at <= now() AND t.restoring IS NULL

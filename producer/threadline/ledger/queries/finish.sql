@@ -1,9 +1,21 @@
--- L1: %(job_id)s, %(epoch)s, %(worker_id)s; %(state)s (an end), %(code)s, %(message)s, %(result)s, %(interrupts)s.
--- The row after it; no row: the job is no longer ours.
-UPDATE {schema}.jobs SET state = %(state)s, code = %(code)s, message = %(message)s, result = %(result)s::json,
-    interrupts = %(interrupts)s::json, epoch = epoch + 1, transition = 'finish', silent_since = NULL, transition_at = clock_timestamp(),
-    finished_at = clock_timestamp(), previous_worker = worker_id,
-    running_seconds = running_seconds + extract(epoch FROM clock_timestamp() - claimed_at)
-WHERE job_id = %(job_id)s AND epoch = %(epoch)s AND worker_id = %(worker_id)s AND state = 'running'
-RETURNING job_id, thread_id, agent, state, epoch, transition, transition_at, previous_worker, worker_id, code, message,
-    result, interrupts, checkpoint_id, run_at, running_seconds
+-- L1: %(job_id)s, %(epoch)s, %(worker_id)s; %(state)s (an end), %(code)s, %(message)s, %(result)s, %(interrupts)s;
+-- %(log_top)s is the last position that was given to an event, in the log or not (P2).
+-- A pending cancel wins over waiting for a person, whom nobody would answer, and a rollback over any end: whoever asked
+-- for it was told that the steps will be gone. The row after it; no row: the job is no longer ours.
+UPDATE {schema}.jobs AS j SET
+    state = CASE WHEN own.cancel IS NULL THEN %(state)s ELSE 'cancelled' END,
+    code = coalesce(own.cancel, %(code)s), message = CASE WHEN own.cancel IS NULL THEN %(message)s END,
+    result = CASE WHEN own.cancel IS NULL THEN %(result)s::json END,
+    interrupts = CASE WHEN own.cancel IS NULL THEN %(interrupts)s::json END,
+    epoch = j.epoch + 1, transition = 'finish', transition_at = clock_timestamp(), finished_at = clock_timestamp(),
+    previous_worker = j.worker_id, silent_since = NULL, log_top = %(log_top)s,
+    running_seconds = j.running_seconds + extract(epoch FROM clock_timestamp() - j.claimed_at)
+FROM (
+    SELECT o.job_id, c.code AS cancel FROM {schema}.jobs AS o
+    LEFT JOIN {schema}.cancel_requests AS c
+        ON c.job_id = o.job_id AND (c.rollback OR %(state)s::text = 'interrupted')
+    WHERE o.job_id = %(job_id)s
+) AS own
+WHERE j.job_id = own.job_id AND j.epoch = %(epoch)s AND j.worker_id = %(worker_id)s AND j.state = 'running'
+RETURNING j.job_id, j.thread_id, j.agent, j.state, j.epoch, j.transition, j.transition_at, j.previous_worker,
+    j.worker_id, j.code, j.message, j.result, j.interrupts, j.checkpoint_id, j.run_at, j.log_top, j.running_seconds

@@ -6,7 +6,7 @@ WITH target AS (
     FROM {schema}.jobs AS j LEFT JOIN {schema}.cancel_requests AS c USING (job_id)
     WHERE j.state = 'running' AND (j.worker_id = %(worker_id)s::text OR (%(worker_id)s::text IS NULL AND NOT EXISTS
         (SELECT FROM {schema}.workers AS w WHERE w.worker_id = j.worker_id)))
-    FOR UPDATE OF j
+    FOR UPDATE OF j SKIP LOCKED
 )
 UPDATE {schema}.jobs AS j SET
     state = CASE WHEN target.cancel IS NOT NULL THEN 'cancelled'
@@ -20,8 +20,8 @@ UPDATE {schema}.jobs AS j SET
         THEN clock_timestamp() END,
     epoch = j.epoch + 1, transition = 'rescue', transition_at = clock_timestamp(),
     previous_worker = j.worker_id, worker_id = NULL, dispatched_at = NULL, run_at = clock_timestamp(),
-    silent_since = coalesce(%(silent_since)s, clock_timestamp()),
+    silent_since = coalesce(%(silent_since)s, clock_timestamp()), log_top = NULL,
     running_seconds = j.running_seconds + extract(epoch FROM clock_timestamp() - j.claimed_at)
 FROM target WHERE j.job_id = target.job_id AND j.epoch = target.epoch
 RETURNING j.job_id, j.thread_id, j.agent, j.state, j.epoch, j.transition, j.transition_at, j.previous_worker, j.worker_id,
-    j.code, j.message, j.result, j.interrupts, j.checkpoint_id, j.run_at, j.stalls, target.progressed
+    j.code, j.message, j.result, j.interrupts, j.checkpoint_id, j.run_at, j.log_top, j.stalls, target.progressed

@@ -3,4 +3,4 @@
 SELECT t.thread_id, t.restoring AS job_id, b.heads FROM {schema}.threads AS t
 LEFT JOIN {schema}.job_bases AS b ON b.job_id = t.restoring
 WHERE t.restoring IS NOT NULL AND (%(thread_id)s::text IS NULL OR t.thread_id = %(thread_id)s::text)
-LIMIT 1 FOR UPDATE OF t SKIP LOCKED
+LIMIT 1 FOR NO KEY UPDATE OF t SKIP LOCKED

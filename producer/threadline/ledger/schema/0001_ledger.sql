@@ -37,6 +37,8 @@ CREATE TABLE {schema}.jobs (
     transition_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
     previous_worker text,
     announced       bigint NOT NULL DEFAULT -1,
+    -- the last position that the epoch before gave to an event: what of it is missing in the log is a gap (P2)
+    log_top         text,
     worker_id       text,
 
     failures        int NOT NULL DEFAULT 0,
@@ -73,7 +75,7 @@ CREATE INDEX jobs_undispatched ON {schema}.jobs (run_at) WHERE state = 'queued' 
 CREATE INDEX jobs_dispatched ON {schema}.jobs (dispatched_at) WHERE state = 'queued' AND dispatched_at IS NOT NULL;
 CREATE INDEX jobs_expiring ON {schema}.jobs (expires_at) WHERE state = 'queued' AND expires_at IS NOT NULL;
 CREATE INDEX jobs_running ON {schema}.jobs (worker_id) WHERE state = 'running';
-CREATE INDEX jobs_unannounced ON {schema}.jobs (transition_at) WHERE announced < epoch;
+CREATE INDEX jobs_unannounced ON {schema}.jobs (transition_at) WHERE announced < epoch AND epoch > 0;
 CREATE INDEX jobs_state ON {schema}.jobs (state, created_at DESC) WHERE state IN ('queued', 'running', 'interrupted');
 CREATE INDEX jobs_user ON {schema}.jobs (user_id, created_at DESC);
 CREATE INDEX jobs_thread ON {schema}.jobs (thread_id, created_at DESC);
@@ -323,4 +325,34 @@ BEGIN
         PERFORM pg_notify('{schema}', '');
     END IF;
     RETURN QUERY SELECT v_job.state, v_job.thread_id, v_job.state IN ('running', 'queued');
+END $$;
+
+-- L7: one row: outcome retried | not_ended | moved_on, and the state after it; no row if the job is unknown. The thread
+-- is locked first and looked at in a later statement, so that no claim on it is missed that was under way.
+CREATE FUNCTION {schema}.retry_job(p_job text) RETURNS TABLE (outcome text, state text) LANGUAGE plpgsql AS $$
+DECLARE
+    v_job {schema}.jobs;
+BEGIN
+    PERFORM FROM {schema}.threads AS t JOIN {schema}.jobs AS j USING (thread_id) WHERE j.job_id = p_job FOR UPDATE OF t;
+    SELECT * INTO v_job FROM {schema}.jobs AS j WHERE j.job_id = p_job FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    IF v_job.state NOT IN ('failed', 'cancelled') THEN
+        RETURN QUERY SELECT 'not_ended', v_job.state;
+        RETURN;
+    END IF;
+    IF EXISTS (SELECT FROM {schema}.jobs AS later WHERE later.thread_id = v_job.thread_id
+        AND (later.turn, later.seq) > (v_job.turn, v_job.seq) AND later.started_at IS NOT NULL) THEN
+        RETURN QUERY SELECT 'moved_on', v_job.state;
+        RETURN;
+    END IF;
+    DELETE FROM {schema}.cancel_requests AS c WHERE c.job_id = p_job;
+    UPDATE {schema}.jobs AS j SET state = 'queued', epoch = j.epoch + 1, transition = 'retry',
+        transition_at = clock_timestamp(), failures = 0, stalls = 0, code = NULL, message = NULL, worker_id = NULL,
+        finished_at = NULL, dispatched_at = NULL, run_at = clock_timestamp(), expires_at = NULL, running_seconds = 0,
+        log_top = NULL
+    WHERE j.job_id = p_job;
+    PERFORM pg_notify('{schema}', '');
+    RETURN QUERY SELECT 'retried', 'queued';
 END $$;

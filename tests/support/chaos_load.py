@@ -1,0 +1,223 @@
+"""The producers and the subscribers of a chaos run: what was accepted, what was asked for, and what each job told.
+
+All of it goes straight to the servers, past the proxies; a call that fails is repeated with the same idempotency key,
+as a service would do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self, TypeVar
+
+from support.chaos_graph import true_time
+from threadline import Client
+from threadline.contract.events import Event
+from threadline.errors import (
+    BackendUnavailable,
+    InvalidJob,
+    JobNotFound,
+    ThreadBusy,
+    ThreadMovedOn,
+    ThreadOwnedByAnother,
+)
+from threadline.job import Job
+from threadline_worker.embedded import ServerUrls
+
+__all__ = ["Accepted", "Load"]
+
+T = TypeVar("T")
+#: A waiting message is in the ledger within a sweep of any worker; and some more for a busy machine.
+_ADOPTED_SECONDS = 10.0
+_ON_BUSY = ("enqueue",) * 7 + ("reject", "interrupt", "rollback")
+
+
+@dataclass
+class Accepted:
+    """A job that exists, with everything that was asked of it."""
+
+    job: Job
+    tag: str
+    rounds: int
+    on_busy: str
+    accepted_at: float
+    poison: bool = False
+    #: Enqueued through Redis alone: until its adoption Redis may lose it.
+    carried: bool = False
+    cancels: int = 0
+    rolled_back: bool = False
+    retries: int = 0
+    events: list[Event] = field(default_factory=list)
+    #: None while the subscriber still reads.
+    told_all: bool = False
+
+
+class Load:
+    """`async with Load(urls, rng) as load`; `run()` keeps the workers busy until it is cancelled."""
+
+    def __init__(self, urls: ServerUrls, rng: random.Random, *, most_open: int = 12) -> None:
+        self._rng = rng
+        self._most_open = most_open
+        self._client = Client(redis_url=urls.redis_url, database_url=urls.database_url)
+        self._carrier = Client(redis_url=urls.redis_url)
+        self._threads = [f"t{number}" for number in range(6)]
+        self._numbers = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.accepted: dict[str, Accepted] = {}
+        self.rejected = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._client.aclose()
+        await self._carrier.aclose()
+
+    @property
+    def open(self) -> list[Accepted]:
+        """Jobs whose end their subscriber has not seen."""
+        return [accepted for accepted in self.accepted.values() if not accepted.told_all]
+
+    async def run(self) -> None:
+        """Several conversations, several jobs each; now and then a cancel, and a producer without Postgres."""
+        while True:
+            await asyncio.sleep(self._rng.uniform(0.05, 0.5))
+            if len(self.open) >= self._most_open:
+                continue
+            thread = self._rng.choice([*self._threads, f"once-{self._numbers}"])
+            carried = self._rng.random() < 0.1
+            on_busy = "enqueue" if carried else self._rng.choice(_ON_BUSY)
+            made = await self.enqueue(thread, rounds=self._rng.randint(1, 3), on_busy=on_busy, carried=carried)
+            if made is not None and self._rng.random() < 0.12:
+                self._own(self._cancel_later(made, self._rng.uniform(0, 2), rollback=self._rng.random() < 0.4))
+
+    async def enqueue(
+        self,
+        thread: str,
+        *,
+        rounds: int = 2,
+        on_busy: str = "enqueue",
+        poison: bool = False,
+        carried: bool = False,
+        delay: float = 0,
+    ) -> Accepted | None:
+        """Until it is accepted or refused (None); due after `delay` seconds."""
+        self._numbers += 1
+        tag = f"j{self._numbers}"
+        given = {"tag": tag, "rounds": rounds, "poison": poison, "done": []}
+        key = f"key-{uuid.uuid4()}"
+        client = self._carrier if carried else self._client
+        due = datetime.now(UTC) + timedelta(seconds=delay) if delay else None
+
+        async def call() -> Job:
+            return await client.enqueue(
+                "chaos", given, thread_id=thread, on_busy=on_busy, idempotency_key=key, run_at=due
+            )
+
+        try:
+            # Redis alone: a call whose answer is lost may have been heard, and a second one would be a second job.
+            job = await (call() if carried else self._repeated(call))
+        except (ThreadBusy, BackendUnavailable):
+            self.rejected += 1
+            return None
+        accepted = Accepted(job, tag, rounds, on_busy, true_time(), poison, carried)
+        return self._follow(accepted)
+
+    async def equal_enqueues(self, thread: str, count: int) -> Accepted:
+        """Many at once with the same key: one job (else the assertion fails here)."""
+        self._numbers += 1
+        tag, key = f"j{self._numbers}", f"key-{uuid.uuid4()}"
+        given = {"tag": tag, "rounds": 1, "poison": False, "done": []}
+
+        async def call() -> Job:
+            return await self._client.enqueue("chaos", given, thread_id=thread, idempotency_key=key)
+
+        jobs = await asyncio.gather(*(self._repeated(call) for _ in range(count)))
+        assert len({job.job_id for job in jobs}) == 1, "equal enqueues made more than one job"
+        return self._follow(Accepted(jobs[0], tag, 1, "enqueue", true_time()))
+
+    async def cancel(self, accepted: Accepted, *, rollback: bool = False) -> None:
+        """Ask once; a job that Redis alone has is unknown to the ledger yet."""
+        accepted.cancels += 1
+        accepted.rolled_back = accepted.rolled_back or rollback
+        with contextlib.suppress(JobNotFound):
+            await self._repeated(lambda: self._job(accepted).cancel(rollback=rollback))
+
+    async def retry(self, accepted: Accepted) -> bool:
+        """Ask; False: refused, because it has not ended or its thread has gone on."""
+        try:
+            await self._repeated(lambda: self._client.retry(accepted.job.job_id))
+        except (InvalidJob, ThreadMovedOn, JobNotFound):
+            return False
+        accepted.retries += 1
+        if accepted.told_all:
+            self._follow(accepted)
+        return True
+
+    async def foreign(self, thread: str) -> None:
+        """Another user's job for a thread that is taken: refused, or set aside once it is looked at."""
+        given = {"tag": "foreign", "rounds": 1, "poison": False, "done": []}
+        with contextlib.suppress(ThreadOwnedByAnother, BackendUnavailable):
+            await self._client.enqueue("chaos", given, thread_id=thread, user_id="another")
+            raise AssertionError("a foreign job was accepted")
+        with contextlib.suppress(BackendUnavailable):
+            await self._carrier.enqueue("chaos", given, thread_id=thread, user_id="another")
+
+    async def told(self, seconds: float) -> list[Accepted]:
+        """Wait until every subscriber has seen its job's end; those that have not.
+
+        What was enqueued through Redis alone and was in no ledger when Redis was emptied is waited for a little only.
+        """
+        deadline, patience = time.monotonic() + seconds, time.monotonic() + _ADOPTED_SECONDS
+        while (left := self.open) and time.monotonic() < deadline:
+            if all(one.carried and not one.events for one in left) and time.monotonic() > patience:
+                break
+            await asyncio.sleep(0.05)
+        return self.open
+
+    def _job(self, accepted: Accepted) -> Job:
+        return Job(self._client, accepted.job.job_id, accepted.job.thread_id, None)
+
+    def _follow(self, accepted: Accepted) -> Accepted:
+        self.accepted[accepted.job.job_id] = accepted
+        accepted.told_all = False
+        self._own(self._record(accepted))
+        return accepted
+
+    async def _record(self, accepted: Accepted) -> None:
+        """The subscriber: one that is thrown out comes back and asks for what follows its last id."""
+        while True:
+            after = next((event.id for event in reversed(accepted.events) if event.id), None)
+            try:
+                async for event in self._job(accepted).events(after=after):
+                    accepted.events.append(event)
+            except (BackendUnavailable, JobNotFound):  # carried jobs are unknown until they are adopted
+                await asyncio.sleep(0.2)
+                continue
+            accepted.told_all = True
+            return
+
+    async def _cancel_later(self, accepted: Accepted, seconds: float, *, rollback: bool) -> None:
+        await asyncio.sleep(seconds)
+        await self.cancel(accepted, rollback=rollback)
+
+    async def _repeated(self, call: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            try:
+                return await call()
+            except BackendUnavailable:
+                await asyncio.sleep(0.2)
+
+    def _own(self, coroutine: Any) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
