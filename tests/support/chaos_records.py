@@ -221,10 +221,10 @@ def _effects(file: Path) -> list[Effect]:
     open_ones: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for text in file.read_text().splitlines() if file.exists() else []:
         line = json.loads(text)
-        key = tuple(line[name] for name in ("thread", "job", "node", "ns", "step", "pid"))
+        key = (line["thread"], line["job"], line["node"], line["ns"], line["step"], line["pid"])
         if line["what"] == "begin":
             open_ones[key].append(len(found))
-            found.append(Effect(*key, line["at"], None))
+            found.append(Effect(*key, begin=line["at"], end=None))
         else:
             number = open_ones[key].pop()
             found[number] = found[number]._replace(end=line["at"])

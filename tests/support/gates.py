@@ -31,8 +31,8 @@ class Gates:
         """The step stands still once it has begun, until `open`."""
         (self._folder / f"{thread}.{step}").touch()
 
-    def open(self, thread: str, step: int) -> None:
-        (self._folder / f"{thread}.{step}").unlink()
+    def open(self, thread: str, step: int, *, missing_ok: bool = False) -> None:
+        (self._folder / f"{thread}.{step}").unlink(missing_ok=missing_ok)
 
     def order(self, thread: str, step: int, order: str) -> None:
         """What the step of `support.orders` does once it is let go; see there."""

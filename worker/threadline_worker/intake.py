@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from threadline.contract.states import Code
 from threadline.errors import BackendUnavailable, JobNotFound
 from threadline.ledger.custody import Claim
 from threadline_worker.adoption import Adoption
@@ -40,6 +39,7 @@ class Intake:
         self._runs = runs
         self._worker_id = worker_id
         self._spawn = spawn
+        self._suspects = asyncio.Lock()
 
     async def take(self, message_id: str, job_id: str, job: Any) -> None:
         """Returns once the job is claimed here, or somebody else's, or can never be one. Else arq's Retry."""
@@ -48,23 +48,25 @@ class Intake:
         try:
             if job is not None and not await self._adoption.adopt(message_id, job_id, job, dispatching=True):
                 return
-            await self._claim(message_id, job_id)
+            if stalls := await self._stalls(message_id, job_id):
+                # One after another, so that each sees whom the one before it left running.
+                async with self._suspects:
+                    if not self._runs.bears(stalls):
+                        raise later(1.0)
+                    await self._claim(message_id, job_id)
+            else:
+                await self._claim(message_id, job_id)
         except BackendUnavailable:
             raise later(1.0) from None
 
     async def _claim(self, message_id: str, job_id: str) -> None:
         with self._runs.reserve(job_id):
-            if (
-                self._runs.get(job_id) is not None
-            ):  # running; or lost, given to the queue again and not yet stopped here
+            if self._runs.get(job_id) is not None:
+                # Running; or lost, queued again, and not yet stopped here.
                 await self._not_claimed(message_id, job_id)
                 return
-            if not self._runs.bears(2) and not self._runs.bears(await self._stalls(job_id)):
-                raise later(1.0)
             claim = await self._services.ledger.claim(job_id, self._worker_id)
             match claim:
-                case Claim() if not self._runs.bears(claim.row["stalls"]):  # two at the same moment
-                    await self._services.ledger.release(claim, Code.TRANSIENT, delay=1.0)
                 case Claim():
                     self._start(claim)
                 case None:
@@ -73,7 +75,10 @@ class Intake:
                     self._note_end(row)
                     await self._services.announcer.announce(row)
 
-    async def _stalls(self, job_id: str) -> int:
+    async def _stalls(self, message_id: str, job_id: str) -> int:
+        """How often in a row the job's worker died without a checkpoint (L7); no question for a job's first message."""
+        if message_id in {job_id, f"{job_id}:0:1"}:
+            return 0
         try:
             return (await self._services.ledger.snapshot(job_id)).status.stalls
         except JobNotFound:
