@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
+
 from support.servers import ServerUrls, test_servers
 from support.workers import WorkerHandle, Workers
 

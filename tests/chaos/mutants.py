@@ -79,8 +79,8 @@ MUTANTS: Final = (
     Mutant(
         "L1: finish compares no epoch",
         f"{_CUSTODY}/queries/finish.sql",
-        "AND epoch = %(epoch)s AND worker_id = %(worker_id)s AND state",
-        "AND (epoch = %(epoch)s OR worker_id = %(worker_id)s) AND state",
+        "AND j.epoch = %(epoch)s AND j.worker_id = %(worker_id)s AND j.state",
+        "AND (j.epoch = %(epoch)s OR j.worker_id = %(worker_id)s) AND j.state",
         f"{_LEDGER}::test_L1_a_stale_epoch_changes_nothing",
     ),
     Mutant(
@@ -100,8 +100,8 @@ MUTANTS: Final = (
     Mutant(
         "L7: a drain is charged",
         f"{_WORKER}/execution.py",
-        "return await ledger.release(claim, code, delay=delay)",
-        "return await ledger.release(claim, code, delay=delay, failure=True)",
+        "return await ledger.release(claim, code, delay=delay, log_top=top)",
+        "return await ledger.release(claim, code, delay=delay, log_top=top, failure=True)",
         f"{_CHAOS}::test_a_rolling_restart_under_load_loses_and_charges_nothing",
     ),
     Mutant(
@@ -199,7 +199,7 @@ MUTANTS: Final = (
 #: What runs within `make test`: the quick ones that hold the most.
 SHORT: Final = (
     "F1: the fence is gone",
-    "F1: the fence is the first statement",
+    "F1: the fence stays open after the job has left running",
     "L1: finish compares no epoch",
     "O4: a rollback only deletes the newer checkpoints",
     "R2: the decision looks at state.next",

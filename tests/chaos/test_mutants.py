@@ -56,7 +56,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             code, said = judge(mutant, Path(folder))
         lives += code != _SOME_FAILED
-        why = next((line for line in said.splitlines() if line.startswith("E  ")), "")
+        errors = [line.removeprefix("E").strip() for line in said.splitlines() if line.startswith("E  ")]
+        why = next((line for line in errors if line.startswith("(")), (errors or [""])[0])
         verdict = "noticed" if code == _SOME_FAILED else f"LIVES ({code})"
         print(f"{verdict:<10} {mutant.name:<64} {why[:140]}", flush=True)  # noqa: T201 - a program
     sys.exit(bool(lives))

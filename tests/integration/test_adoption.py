@@ -126,7 +126,7 @@ async def test_L5_a_message_that_can_be_no_job_is_set_aside_once(arq, workers, e
     assert "thread id" in reasons["no job"]
     assert "input is a int" in reasons["no input"]
     await until(lambda: queue_is_empty(arq), "none is tried again")
-    assert worker.seen().count("queue.dead_letter") == len(bad)
+    assert {entry["message_id"] for entry in worker.entries if "message_id" in entry} == set(bad.values())
     assert await arq.keys("arq:*") == []
     # A thread of somebody else.
     await put(arq, mine := job_of(user_id="me"))
@@ -215,11 +215,17 @@ async def test_hostile_messages_are_removed_and_counted_and_the_worker_goes_on(
     await until(lambda: queue_is_empty(arq), "all are removed")
     assert worker.process.poll() is None
     assert worker.seen().count("queue.purged") == len(bodies) + 5
+    # Without any other, too.
+    await arq.lpush("arq:job:list-key-again", "x")
+    await arq.zadd(QUEUE, {"list-key-again": now})
+    await until(lambda: queue_is_empty(arq), "it is removed")
     letters = {row["message_id"]: row["reason"] for row in view.rows("SELECT message_id, reason FROM dead_letters")}
-    assert set(letters) == {*bodies, "\ufffd\ufffd", "list-key", "retry-key", "gone"} - {"nul\0id"} | {"nul\ufffdid"}
+    assert set(letters) == {*bodies, "\ufffd\ufffd", "list-key", "list-key-again", "retry-key", "gone"} - {
+        "nul\0id"
+    } | {"nul\ufffdid"}
     assert await arq.keys("arq:*") == []
     counted = [line for line in worker.metrics().splitlines() if line.startswith("threadline_messages_purged")]
-    assert sum(float(line.rsplit(" ", 1)[1]) for line in counted) == len(bodies) + 5
+    assert sum(float(line.rsplit(" ", 1)[1]) for line in counted) == len(bodies) + 6
     assert len(counted) <= 6  # the label has few values, whatever is sent
 
 

@@ -168,7 +168,7 @@ async def test_a_client_of_the_environment_uses_its_namespace(database_url: str,
     async with Client.from_env({"REDIS_URL": redis_url, "THREADLINE_NAMESPACE": "staging"}) as client:
         job = await client.enqueue("steps", "a")
     async with Redis.from_url(redis_url) as redis:
-        assert await redis.zrange("staging:queue", 0, -1) == [job.job_id.encode()]
+        assert await redis.zcard("staging:queue") == 1
         assert await redis.exists(f"staging:events:{{{job.job_id}}}") == 1
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import subprocess
 import time
 
 import psycopg
+import pytest
+from psycopg import AsyncConnection
 
 from support.desk import LedgerView
 from support.gates import Gates, until
@@ -74,13 +78,23 @@ async def test_a_second_signal_stops_at_once(client, workers, env, database_url)
 async def test_a_claim_under_way_when_the_drain_begins_is_drained_too(client, workers, env, database_url) -> None:
     gates, view = Gates(env), LedgerView(database_url)
     worker = workers()
+    steps = await AsyncConnection.connect(database_url)
     with psycopg.connect(database_url) as lock:
         lock.execute("LOCK TABLE threadline.job_bases IN ACCESS EXCLUSIVE MODE")  # of all that goes on, claims only
         job = await client.enqueue("steps", {"done": [], "until": 3}, thread_id="t")
-        await until(lambda: waits(view), "the claim waits")
+        await until(lambda: waits(view, "L6, F5"), "the claim waits")  # its file's first words
+        # No beat may tell the ledger of the drain before the claim is done.
+        await steps.execute("SELECT 1 FROM threadline.workers FOR UPDATE")
+        # Behind the claim: the run that it makes cannot end before the worker might.
+        holding = asyncio.create_task(steps.execute("LOCK TABLE threadline.checkpoints IN ACCESS EXCLUSIVE MODE"))
+        await until(lambda: waits(view, "LOCK TABLE"), "the run will wait")
         worker.process.terminate()
         worker.logged("worker.draining")
         lock.rollback()
+    await holding
+    with pytest.raises(subprocess.TimeoutExpired):
+        worker.process.wait(1.5)
+    await steps.close()
     assert worker.process.wait(5) == 0
     row = view.job(job.job_id)
     assert (row["state"], row["transition"], row["code"]) == ("queued", "release", "drain")
@@ -89,10 +103,13 @@ async def test_a_claim_under_way_when_the_drain_begins_is_drained_too(client, wo
     assert await job.result(timeout=10) == {"done": [0, 1, 2], "until": 3}
 
 
-def waits(view: LedgerView) -> bool:
-    return bool(
-        view.rows("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
+def waits(view: LedgerView, words: str) -> bool:
+    """Whether a statement with these words waits for a lock."""
+    query = (
+        "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        " AND strpos(query, %s) > 0"
     )
+    return bool(view.rows(query, words))
 
 
 async def test_burst_ends_once_nothing_is_left_also_in_redis_alone(client, workers, redis_url, database_url) -> None:

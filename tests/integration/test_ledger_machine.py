@@ -34,7 +34,7 @@ WORKERS = ("w1", "w2")
 THREADS = "aaab"  # a story needs jobs that are in each other's way
 MOSTLY_ENQUEUE = [*["enqueue"] * 6, "reject", "interrupt"]
 MOST_OPEN = 4
-TO_JOBS = ["cancel", "retry", "retry", "checkpoint", "come_due", "put_off", "grow_old"]
+TO_JOBS = ["cancel", "cancel", "cancel", "retry", "retry", "checkpoint", "come_due", "put_off", "grow_old"]
 TO_WORKERS = ["die", "die", "live"]
 TO_ALL = ["dispatch", "expire"]
 MOSTLY_RELEASED = ["", "", "", *sorted(ENDED)]
@@ -195,7 +195,9 @@ class LedgerMachine(RuleBasedStateMachine):
     def _finish(self, claim: Claim, job: Model | None, state: str) -> None:
         row = self.do(self.bench.ledger.finish(claim, State(state), code="own"))
         assert (row is not None) == (job is not None)
-        if job:
+        if job and job.cancel and state == "interrupted":
+            job.to("cancelled", job.cancel)  # nobody would answer
+        elif job:
             job.to(state, "own")
 
     def _release(self, claim: Claim, job: Model | None, *, charge: bool, wait: bool) -> None:

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import random
 import statistics
@@ -290,6 +291,7 @@ def main() -> None:
     parser.add_argument("--faults", help="only these kinds, with commas", default=",".join(DECK))
     parser.add_argument("--every", type=float, default=2.0, help="seconds between two faults, about")
     wanted = parser.parse_args()
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # servers that go away are the point
     made = asyncio.run(
         run(
             wanted.seed,

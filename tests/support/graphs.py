@@ -26,7 +26,7 @@ class Steps(TypedDict):
 
 
 def _gates() -> Path:
-    folder = Path(os.environ.get("TEST_GATES", "/tmp/threadline-gates"))
+    folder = Path(os.environ["TEST_GATES"])
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -95,18 +95,17 @@ async def follow(
     Raises BackendUnavailable if Redis cannot be reached at the start; later outages are waited out.
     """
     reader = _Reader(redis, keys.events(job_id), Position(job_id, after), ending)
-    attempt, begun = 0, False
+    attempt = 0
     while True:
         try:
             async with _subscribed(redis, keys.events(job_id)) as pubsub:
-                begun = True
                 async for event in reader.connected(pubsub):
                     attempt = 0
                     yield event
                 if reader.done:
                     return
         except REDIS_ERRORS as error:
-            if not begun and attempt >= _START_RETRIES:
+            if not reader.begun and attempt >= _START_RETRIES:
                 raise BackendUnavailable(f"Redis: {reason(error)}: is REDIS_URL right?") from error
             async for event in reader.without_redis():
                 yield event
@@ -133,7 +132,10 @@ async def _subscribed(redis: Redis, channel: str) -> AsyncIterator[_PubSub]:
 
 
 class _Reader:
-    """One pass over one connection: replay, then live. `done` says that the job's end was yielded."""
+    """One pass over one connection: replay, then live.
+
+    `begun` says that Redis was there once, `done` that the job's end was yielded.
+    """
 
     def __init__(self, redis: Redis, stream: str, position: Position, ending: Ending | None) -> None:
         self._redis = redis
@@ -141,10 +143,11 @@ class _Reader:
         self._position = position
         self._ending = ending
         self._ended_unannounced = False
+        self.begun = False
         self.done = False
 
     async def connected(self, pubsub: _PubSub) -> AsyncIterator[Event]:
-        self.done = False
+        self.begun, self.done = True, False
         before = self._position.last
         async for event in self._replay():
             yield event
@@ -157,7 +160,9 @@ class _Reader:
                 yield event
 
     async def without_redis(self) -> AsyncIterator[Event]:
-        """Redis is away: the ledger may know that the job has ended."""
+        """Redis is away: the ledger may know that the job has ended. At the start that is for the caller to know."""
+        if not self.begun:
+            return
         async for event in self._ask_ledger():
             yield event
 
