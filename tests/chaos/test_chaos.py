@@ -37,6 +37,11 @@ HUNG_LOOK = pytest.mark.xfail(
 )
 
 
+WRONG_CLOCK = pytest.mark.xfail(
+    reason="dispatch.send() scores messages by its own process' clock; remove this mark with the cause", strict=False
+)
+
+
 @pytest.fixture
 async def chaos(tmp_path: Path) -> AsyncIterator[Arena]:
     async with arena(1, workers=3, lease=2.0, folder=tmp_path) as made:
@@ -153,6 +158,18 @@ async def test_L6_a_claim_whose_answer_was_lost_is_given_back(chaos: Arena) -> N
     ways = {(change.transition, change.code) for change in chaos.evidence().transitions}
     assert ("release", "lost_claim") in ways
     assert (await accepted.job.status()).failures == 0
+
+
+@WRONG_CLOCK
+async def test_F4_who_hands_on_with_a_clock_that_is_ahead_delays_nobody(chaos: Arena) -> None:
+    first, _slot = await started(chaos, "t", rounds=3)
+    for slot in chaos.fleet.slots:
+        chaos.orders.give(slot.name, "clock", "+60")
+    await chaos.load.enqueue("t", rounds=1)  # is dispatched when the first ends
+    await until(lambda: first.told_all, "the first has ended")
+    chaos.orders.withdraw_all()
+    assert await chaos.load.told(20) == []
+    await judged(chaos)
 
 
 @pytest.mark.parametrize("mode", ["refuse", pytest.param("blackhole", marks=HUNG_LOOK)])

@@ -94,12 +94,19 @@ def wrong_end(_evidence: Evidence, accepted: list[Accepted], *_: Any) -> None:
     accepted[0].events.pop()
 
 
+def forgotten(evidence: Evidence, *_: Any) -> None:
+    number = next(n for n, change in enumerate(evidence.transitions) if change.transition == "claim")
+    late = evidence.transitions[number]._replace(at=evidence.transitions[number].at + 60)
+    evidence.transitions[number] = late
+
+
 SPOILS: dict[str, list[Spoil]] = {
     "(1)": [unended, vanished, ended_twice, failed_unasked, charged],
     "(2)": [ran_again, forked],
     "(3)": [step_lost, step_twice],
     "(4)": [stale_write, foreign_write],
     "(5)": [overlap, went_on, never_had_it],
+    "(7)": [forgotten],
     "(6)": [hole, twice, no_end, wrong_end],
 }
 

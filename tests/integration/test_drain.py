@@ -18,6 +18,13 @@ from threadline import Client
 ORDERS = {"THREADLINE_AGENTS": "steps=support.graphs:steps,orders=support.orders:orders"}
 
 
+#: In the middle of a claim: it has seen who drains, and nothing is committed.
+HOLD_CLAIMS = """
+CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN PERFORM pg_advisory_xact_lock(42); RETURN NEW; END $$
+"""
+
+
 async def test_drain_hands_over_within_two_seconds_and_charges_nothing(client, workers, env, database_url) -> None:
     gates, view = Gates(env), LedgerView(database_url)
     first = workers()
@@ -78,19 +85,19 @@ async def test_a_second_signal_stops_at_once(client, workers, env, database_url)
 async def test_a_claim_under_way_when_the_drain_begins_is_drained_too(client, workers, env, database_url) -> None:
     gates, view = Gates(env), LedgerView(database_url)
     worker = workers()
+    view.rows(HOLD_CLAIMS)
+    view.rows("CREATE TRIGGER hold BEFORE INSERT ON job_bases FOR EACH ROW EXECUTE FUNCTION hold()")
     steps = await AsyncConnection.connect(database_url)
-    with psycopg.connect(database_url) as lock:
-        lock.execute("LOCK TABLE threadline.job_bases IN ACCESS EXCLUSIVE MODE")  # of all that goes on, claims only
+    with psycopg.connect(database_url, autocommit=True) as lock:
+        lock.execute("SELECT pg_advisory_lock(42)")
         job = await client.enqueue("steps", {"done": [], "until": 3}, thread_id="t")
         await until(lambda: waits(view, "L6, F5"), "the claim waits")  # its file's first words
-        # No beat may tell the ledger of the drain before the claim is done.
-        await steps.execute("SELECT 1 FROM threadline.workers FOR UPDATE")
         # Behind the claim: the run that it makes cannot end before the worker might.
         holding = asyncio.create_task(steps.execute("LOCK TABLE threadline.checkpoints IN ACCESS EXCLUSIVE MODE"))
         await until(lambda: waits(view, "LOCK TABLE"), "the run will wait")
         worker.process.terminate()
         worker.logged("worker.draining")
-        lock.rollback()
+        lock.execute("SELECT pg_advisory_unlock(42)")
     await holding
     with pytest.raises(subprocess.TimeoutExpired):
         worker.process.wait(1.5)

@@ -79,7 +79,7 @@ async def test_a_connection_that_subscribed_again_by_itself_is_no_reason_to_trus
     """Newer redis-py connects and subscribes again without raising: only the acknowledgement shows it."""
 
     class Again:
-        async def get_message(self, ignore_subscribe_messages: bool, timeout: float) -> dict[str, Any]:  # noqa: ARG002 - as redis
+        async def get_message(self, ignore_subscribe_messages: bool, timeout: float) -> dict[str, Any]:
             await log.add(("1-1", "cancelled"))  # published while nobody was subscribed
             return {"type": "subscribe", "channel": log.key.encode(), "data": 1}
 

@@ -16,6 +16,8 @@ __all__ = ["Judged", "Outage", "judge", "pickups"]
 _ENDED = {"succeeded", "failed", "cancelled", "interrupted"}
 #: What a machine with other work adds to the bound of a pick-up.
 _SLACK_SECONDS = 3.0
+#: After so long a sweep looks for a message that nobody took (L4), and some rounds more.
+_LOST_SECONDS = 15.0
 
 
 class Outage(NamedTuple):
@@ -65,6 +67,7 @@ def judge(
         *_overlaps(evidence),
         *itertools.chain.from_iterable(_log(one, evidence) for one in kept),
         *late,
+        *_forgotten(evidence, outages, lease),
     ]
     gaps = sum(event.type == "gap" for one in kept for event in one.events)
     return Judged(violations, gaps, len(_zombies(evidence)), len(lost), [seconds for _, _, seconds in waits])
@@ -297,6 +300,31 @@ def pickups(evidence: Evidence, killed: dict[int, float]) -> Iterator[tuple[str,
         following = [c.begin for c in evidence.custodies if c.job_id == custody.job_id and c.begin > custody.begin]
         if following:
             yield custody.job_id, at, min(following) - at
+
+
+def _forgotten(evidence: Evidence, outages: Sequence[Outage], lease: float) -> Iterator[str]:
+    """Jobs whose turn it was and that nobody took, although there were workers: a lost message is repeated (L4)."""
+    ready: dict[str, float] = {}
+    free: dict[str, float] = {}
+    for change in evidence.transitions:
+        if change.transition == "claim":
+            since = max(ready.get(change.job_id, change.at), free.get(change.thread_id, 0.0))
+            waited = change.at - since
+            if waited > _LOST_SECONDS + lease + _SLACK_SECONDS + _union(outages, since, change.at):
+                yield f"(7) job {change.job_id} of {change.thread_id} was the next for {waited:.1f} s, taken by nobody"
+        elif change.to_state == "queued":
+            ready[change.job_id] = change.at
+        if change.to_state in _ENDED:
+            free[change.thread_id] = change.at
+
+
+def _union(outages: Sequence[Outage], begin: float, end: float) -> float:
+    """Seconds between two moments in which at least one fault was on."""
+    seconds, at = 0.0, begin
+    for outage in sorted(outages):
+        seconds += max(0.0, min(end, outage.end) - max(at, outage.begin))
+        at = max(at, min(end, outage.end))
+    return seconds
 
 
 def _overlap(outages: Sequence[Outage], begin: float, end: float) -> float:

@@ -48,6 +48,7 @@ __all__ = ["HEARTBEAT", "LEASE", "Arena", "Report", "arena", "main", "run"]
 LEASE: Final = 3.0
 HEARTBEAT: Final = 0.5
 _QUIET_SECONDS: Final = 60.0
+_EMPTY_SECONDS: Final = 8.0
 _EMPTIES_REDIS: Final = {"redis_restart_empty", "redis_flushall", "redis_full"}
 #: A loop that has nothing to do has about ten tasks: sweep, poll, listen, arq's, the pools' and the program's own.
 _MOST_TASKS: Final = 25
@@ -230,6 +231,7 @@ async def _beating(control: ServerControl, workers: int) -> None:
 async def _leaks(made: Arena, lease: float) -> list[str]:
     """(8), first while the workers live and have nothing to do, then when they are gone."""
     await asyncio.sleep(lease / 2)
+    await _queue_is_empty(made.control.urls.redis_url)
     url = made.control.urls.database_url
     found: list[str] = []
     query = (
@@ -252,12 +254,25 @@ async def _leaks(made: Arena, lease: float) -> list[str]:
 
 
 def _left_in_redis(url: str) -> list[str]:
+    queue = Keys().queue
     with Redis.from_url(url) as redis:
         keys = {key.decode("utf-8", "replace"): redis.ttl(key) for key in redis.scan_iter(count=1000)}
+        seconds = redis.time()[0]
+        waiting = {name: round(due / 1000 - seconds, 1) for name, due in redis.zrange(queue, 0, -1, withscores=True)}
     # Logs stay for a day; an arq message's retry counter and the stranger's bodies for at most that.
-    return [
-        f"(8) {key} is left in Redis" for key, ttl in keys.items() if ttl == -1 or key.startswith("arq:in-progress")
+    return [f"(8) message {name!r}, due in {due} s, is left in the queue" for name, due in waiting.items()] + [
+        f"(8) {key} is left in Redis"
+        for key, ttl in keys.items()
+        if (ttl == -1 and key != queue) or key.startswith("arq:in-progress")
     ]
+
+
+async def _queue_is_empty(url: str) -> None:
+    """Wake-ups of jobs that have ended meanwhile are still taken, and dropped."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_EMPTY_SECONDS):
+            while any("in the queue" in left for left in await asyncio.to_thread(_left_in_redis, url)):
+                await asyncio.sleep(0.2)
 
 
 async def _undisturbed(rounds: int) -> list[str]:

@@ -12,6 +12,7 @@ import functools
 import itertools
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -48,6 +49,7 @@ def main() -> None:
 def _in_a_process(call: Callable[[], None]) -> int:
     pid = os.fork()
     if pid == 0:
+        signal.alarm(60)  # one that hangs ends, also when this program was killed
         code = 1
         try:
             call()
