@@ -1,4 +1,4 @@
-"""Fixtures: real servers once per run, a database per test cloned from a migrated template, a Redis database per test."""
+"""Real servers once per run; for each test a database cloned from a migrated template, and a Redis database."""
 
 from __future__ import annotations
 

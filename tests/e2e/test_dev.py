@@ -26,10 +26,10 @@ def place() -> Iterator[Path]:
         yield folder
 
 
-def _env(**more: str) -> dict[str, str]:
+def _env(place: Path, **more: str) -> dict[str, str]:
     keep = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     agents = {"THREADLINE_AGENTS": "steps=support.graphs:steps", "PYTHONPATH": str(Path(__file__).parents[1])}
-    return {**keep, "THREADLINE_EMBEDDED": "wheels", **agents, **more}
+    return {**keep, "THREADLINE_EMBEDDED": "wheels", **agents, "TEST_GATES": str(place / "gates"), **more}
 
 
 def _exported(line: str) -> dict[str, str]:
@@ -43,7 +43,7 @@ def _dev(place: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     dev = subprocess.Popen(
         [*_PROGRAM, "dev", "--workers", "1"],
         cwd=place,
-        env=_env(),
+        env=_env(place),
         stdout=subprocess.PIPE,
         text=True,
         stderr=subprocess.DEVNULL,
@@ -72,12 +72,12 @@ def _call(*arguments: str, env: dict[str, str], cwd: Path) -> subprocess.Complet
 
 def test_dev_serves_is_found_again_and_stops_in_order(place: Path) -> None:
     with _dev(place) as (dev, urls):
-        own = _env(**urls)
+        own = _env(place, **urls)
         done = _call("enqueue", "steps", '{"done": [], "until": 2}', "--input-json", "--watch", env=own, cwd=place)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "succeeded" in done.stdout
 
-        again = _call("dev", env=_env(), cwd=place)
+        again = _call("dev", env=_env(place), cwd=place)
         assert again.returncode == 0
         assert _exported(again.stdout.splitlines()[-1]) == urls
 
@@ -89,7 +89,7 @@ def test_dev_serves_is_found_again_and_stops_in_order(place: Path) -> None:
     # What was done is still there at the next start, under the same line to paste.
     with _dev(place) as (dev, later):
         assert later == urls
-        listed = _call("jobs", "--json", env=_env(**later), cwd=place)
+        listed = _call("jobs", "--json", env=_env(place, **later), cwd=place)
         assert '"state":"succeeded"' in listed.stdout.replace(" ", "")
 
 

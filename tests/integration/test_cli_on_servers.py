@@ -154,7 +154,7 @@ def test_enqueue_prints_the_id_and_nothing_else(threadline):
 
 def test_enqueue_takes_all_options_and_the_input_from_stdin(threadline):
     args = ["--thread", "t-1", "--user", "42", "--idempotency-key", "k", "--metadata", "ticket=1881", "--json"]
-    more = ["--timeout", "60", "--expires", "600", "--run-at", "2099-01-01T00:00Z", "--stream-mode", "messages"]
+    more = ["--timeout", "60", "--expires", "600", "--run-at", "2035-01-01T00:00Z", "--stream-mode", "messages"]
     first = threadline("enqueue", "research", "-", "--input-json", *args, *more, stdin='{"messages": []}')
     given = json.loads(first.stdout)
     assert {**given, "job_id": ""} == {"job_id": "", "thread_id": "t-1", "state": "queued"}
