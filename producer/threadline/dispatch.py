@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from redis.asyncio import Redis
@@ -14,13 +13,15 @@ __all__ = ["send"]
 
 
 async def send(redis: Redis, keys: Keys, messages: Sequence[Message]) -> None:
-    """Put messages into the queue and wake the workers, in one round trip. Raises redis' errors.
+    """Put messages into the queue and wake the workers, in two round trips. Raises redis' errors.
 
     Not arq's `enqueue_job`: it needs redis-py < 6 and remembers ids; contract.arq_message owns the layout.
     """
     if not messages:
         return
-    due = time.time() * 1000
+    # Redis' clock: with one's own, a machine whose clock is ahead would put the message into everybody's future.
+    seconds, micros = await redis.time()
+    due = seconds * 1000 + micros / 1000
     async with redis.pipeline(transaction=True) as pipe:
         for message in messages:
             pipe.psetex(message.key, message.ttl_ms, message.body)

@@ -41,8 +41,15 @@ class Watch:
         self.rescuer = Rescuer(desk.queries, "rescuer", heartbeat=1, lease=15, clock=self.clock)
 
     async def after(self, seconds: float) -> list[str]:
-        self.clock.now += seconds
-        return [row["job_id"] for row in await self.rescuer.look(self.connection)]
+        """Look once a second for so long, as the sweep does; what was rescued."""
+        rescued = []
+        while True:
+            step = min(seconds, 1)
+            self.clock.now += step
+            seconds -= step
+            rescued += [row["job_id"] for row in await self.rescuer.look(self.connection)]
+            if seconds <= 0:
+                return rescued
 
     def beat(self, worker_id: str = "w-a", *, lock_ok: bool = True) -> None:
         self.desk.view.rows("UPDATE workers SET beat = beat + 1, lock_ok = %s WHERE worker_id = %s", lock_ok, worker_id)
@@ -107,7 +114,7 @@ async def test_V3_silence_counts_only_if_it_was_watched_for_a_whole_lease_in_one
 async def test_V3_a_beat_between_the_verdict_and_the_rescue_saves_the_worker(desk, watch, monkeypatch) -> None:
     await desk.claim("t")
     watch.beat(lock_ok=False)
-    await watch.after(0)
+    await watch.after(14.5)
     real = watch.rescuer._dead
 
     def beats_meanwhile(worker):
@@ -117,8 +124,19 @@ async def test_V3_a_beat_between_the_verdict_and_the_rescue_saves_the_worker(des
 
     monkeypatch.setattr(watch.rescuer, "_dead", beats_meanwhile)
     before = desk.view.dump("jobs")
-    assert await watch.after(16) == []
+    assert await watch.after(1) == []
     assert desk.view.dump("jobs") == before
+
+
+async def test_V3_time_in_which_nobody_looked_is_no_silence(desk, watch) -> None:
+    """A statement that hung, or a rescuer that was stopped: it sees old beats, and must watch a whole lease again."""
+    claim = await desk.claim("t")
+    watch.beat(lock_ok=False)
+    await watch.after(5)
+    watch.clock.now += 20
+    assert await watch.after(0) == []
+    assert await watch.after(14) == []
+    assert await watch.after(1.1) == [claim.job_id]
 
 
 async def test_L6_a_running_job_whose_worker_has_no_row_is_rescued_at_once(desk, watch) -> None:

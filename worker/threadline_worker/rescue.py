@@ -47,17 +47,21 @@ class Rescuer:
         self._lease = lease
         self._clock = clock
         self._seen: dict[str, _Seen] = {}
-        self._session_since = clock()
+        self._session_since = self._looked = clock()
 
     def begin(self) -> None:
         """A new session knows nothing: a database outage, a failover or a clock jump must kill nobody (V3)."""
         self._seen.clear()
-        self._session_since = self._clock()
+        self._session_since = self._looked = self._clock()
 
     async def look(self, connection: AsyncConnection[DictRow]) -> list[DictRow]:
         """Rescue what dead workers left; the jobs' rows after it. Raises psycopg's errors."""
         cursor = await connection.execute(self._queries["observe_workers"], {"worker_id": self._worker_id})
         workers = await cursor.fetchall()
+        if self._clock() - self._looked > self._lease / 2:
+            # While a statement hung, or this process stood still, nobody watched: that is no silence of others (V3).
+            self.begin()
+        self._looked = self._clock()
         known = {worker["worker_id"] for worker in workers}
         self._seen = {worker_id: seen for worker_id, seen in self._seen.items() if worker_id in known}
         rescued: list[DictRow] = []

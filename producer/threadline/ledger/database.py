@@ -91,6 +91,7 @@ class Database:
             num_workers=1,
             # An attempt's pauses double while the server is away: after so long a new one begins at its shortest.
             reconnect_timeout=1.0,
+            reconnect_failed=_grow_again,
             name=application_name,
         )
 
@@ -159,3 +160,9 @@ def _checked(url: str) -> str:
 def _line(error: BaseException) -> str:
     """An error's message as one line; libpq's messages hold host, port and user but no password."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _grow_again(pool: AsyncConnectionPool[Any]) -> None:
+    """psycopg_pool gives up without a new attempt for those that wait: they would wait for their whole limit."""
+    if pool._waiting:  # noqa: SLF001 - no public way asks for a connection without waiting for it
+        pool._maybe_grow_pool()  # noqa: SLF001 - the same
