@@ -88,7 +88,7 @@ async def test_V2_a_held_lock_or_one_never_seen_is_no_evidence(desk, watch, data
         await watch.after(0)
         await watch.after(14)
         watch.beat()
-        await watch.after(2)
+        await watch.after(1)
         assert await watch.after(14) == []  # held: only silence counts
     watch.beat(lock_ok=False)  # behind a transaction pooler a beat does not see its lock
     await watch.after(1)
@@ -103,8 +103,8 @@ async def test_V3_silence_counts_only_if_it_was_watched_for_a_whole_lease_in_one
     assert await watch.after(0) == []
     assert await watch.after(14) == []
     watch.rescuer.begin()  # the database was away: this session knows nothing
-    assert await watch.after(2) == []
-    assert await watch.after(14.9) == []
+    assert await watch.after(1) == []
+    assert await watch.after(14.5) == []
     watch.beat(lock_ok=False)
     assert await watch.after(1) == []
     assert await watch.after(14) == []
