@@ -93,6 +93,7 @@ def deep(levels: int) -> Any:
         ("run_at", datetime(2026, 11, 20), "run_at=2026-11-20T00:00:00 has no time zone"),  # noqa: DTZ001 - the case
         ("run_at", datetime(2026, 11, 20, tzinfo=Nowhere()), "has no time zone"),
         ("run_at", "2026-11-20", "run_at='2026-11-20': give a datetime"),
+        ("run_at", datetime(9999, 12, 31, 23, 59, tzinfo=timezone(timedelta(hours=-5))), "within the next 10 years"),
         ("expires", 0, "expires=0: give seconds"),
         ("expires", -1.5, "expires=-1.5: give seconds"),
         ("expires", True, "expires=True: give seconds"),
