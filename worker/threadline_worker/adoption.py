@@ -77,7 +77,8 @@ class Adoption:
         except InvalidJob:
             return
         except JobNotFound:
-            data = {"code": str(Code.INVALID_INPUT), "message": f"{type(error).__name__}: {error}"[:2000]}
+            message = storable(f"{type(error).__name__}: {error}")[:2000]
+            data = {"code": str(Code.INVALID_INPUT), "message": message}
             event = Event(id="1-1", job_id=job_id, thread_id=str(thread_id), type=EventType.FAILED, data=data)
             with suppress(*REDIS_ERRORS):
                 await self._services.events.append(job_id, str(thread_id), 1, [(1, encode_event(event))])
@@ -94,7 +95,6 @@ class Adoption:
         # A long queue is walked through, a part each round: what waits behind many wake-ups is found as well.
         due = await self._now_ms()
         waiting = await redis.zrangebyscore(keys.queue, "-inf", due, start=self._from, num=_LOOK)
-        self._from = self._from + len(waiting) if len(waiting) == _LOOK else 0
         carrying = await self._carrying(waiting)
         done = 0
         for start in range(0, len(carrying), _BODIES):
@@ -102,6 +102,8 @@ class Adoption:
             bodies = await redis.mget([arq_message.JOB_KEY_PREFIX + name for name in some])
             for name, body in zip(some, bodies, strict=True):
                 done += body is not None and await self._adopt_waiting_one(name, body)
+        # What was taken out has moved the rest up.
+        self._from = self._from + len(waiting) - done if len(waiting) == _LOOK else 0
         return done
 
     async def _carrying(self, waiting: list[bytes]) -> list[str]:

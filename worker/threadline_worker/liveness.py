@@ -123,10 +123,6 @@ class Liveness:
         """Whether the last beat is younger than the lease (P3)."""
         return time.monotonic() - self._last_beat < self._lease
 
-    def seconds_since_beat(self) -> float:
-        """How old the last beat is that reached Postgres."""
-        return time.monotonic() - self._last_beat
-
     def seconds_since_tick(self) -> float:
         """How long the main loop has not answered; measured once a heartbeat."""
         return time.monotonic() - self._last_tick
