@@ -6,14 +6,14 @@ import json
 import os
 import queue
 import signal
-import subprocess
-import sys
 import threading
 import time
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
+
+from support.nursery import Nursling
 
 __all__ = ["WorkerHandle", "Workers"]
 
@@ -22,14 +22,7 @@ class WorkerHandle:
     """One process. `logged(event)` waits for a log line (each line is looked at once, in order)."""
 
     def __init__(self, env: dict[str, str], *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "threadline.cli", "worker", *arguments],
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self.process = Nursling(["worker", *arguments], env)
         self.lines: list[str] = []
         self.entries: list[dict[str, Any]] = []
         self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
@@ -93,11 +86,9 @@ class WorkerHandle:
             self.process.kill()
         self.process.wait(10)
         self._reader.join(5)
-        assert self.process.stderr is not None
         self.process.stderr.close()
 
     def _read(self) -> None:
-        assert self.process.stderr is not None
         for line in self.process.stderr:
             self.lines.append(line)
             try:
