@@ -74,12 +74,15 @@ def redis_url(servers: ServerUrls) -> Iterator[str]:
 @pytest.fixture
 def env(redis_url: str, database_url: str, tmp_path: Path) -> dict[str, str]:
     """What a process of the test needs: both servers, quick life signs, any free metrics port, the test graphs."""
+    from support.chaos_processes import package_roots
+
     keep = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     return {
         **keep,
         "REDIS_URL": redis_url,
         "DATABASE_URL": database_url,
-        "PYTHONPATH": str(Path(__file__).parent),
+        # The very package that runs here: a mutant, if this is one (tests/chaos/mutants.py).
+        "PYTHONPATH": os.pathsep.join([*package_roots(), str(Path(__file__).parent)]),
         "THREADLINE_AGENTS": ",".join(f"{name}=support.graphs:{name}" for name in ("steps", "ask", "fails", "chat")),
         "THREADLINE_MODEL": "offline",
         "THREADLINE_METRICS_PORT": "0",

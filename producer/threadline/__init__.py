@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from threadline.contract.events import Event, EventType
     from threadline.contract.job import JobStatus
     from threadline.contract.states import State
+    from threadline.contract.waiting import Waiting
     from threadline.errors import (
         BackendUnavailable,
         ConfigurationError,
@@ -50,6 +51,7 @@ _HOMES = {
     "Job": "threadline.job",
     "JobStatus": "threadline.contract.job",
     "State": "threadline.contract.states",
+    "Waiting": "threadline.contract.waiting",
 }
 
 __all__ = [
@@ -75,6 +77,7 @@ __all__ = [
     "ThreadOwnedByAnother",
     "ThreadlineError",
     "UnknownAgent",
+    "Waiting",
     "__version__",
 ]
 

@@ -39,6 +39,8 @@ VARIABLES: Final = (
     Variable("THREADLINE_EVENT_TTL_SECONDS", "how long a job's log is kept in Redis", "86400"),
     Variable("THREADLINE_EVENT_MAX", "how many events a job's log keeps", "10000"),
     Variable("THREADLINE_ENQUEUE_KEYS", "id:base64key,…: HMAC that jobs from Redis alone must carry", "off"),
+    Variable("THREADLINE_WEBHOOK_SECRETS", "whsec_…,…: all sign webhooks, the newest first", "webhooks are held"),
+    Variable("THREADLINE_WEBHOOK_ALLOW", "hosts and networks (CIDR) inside that webhooks may reach, also by http", "–"),
     Variable("THREADLINE_NAMESPACE", "first word of every Redis key, and the Postgres schema", "threadline"),
     Variable("THREADLINE_RECURSION_LIMIT", "super-steps of one run before it is stopped", "500"),
     Variable("THREADLINE_EMBEDDED", "wheels or path: where dev and demo may take the servers from", "both"),

@@ -142,27 +142,27 @@ MUTANTS: Final = (
     ),
     Mutant(
         "P2: a follower marks no gaps",
-        "producer/threadline/log/follow.py",
-        "            if not self._position.follows(event):\n                yield self._position.gap(event)\n",
+        "producer/threadline/log/reader.py",
+        "            if not self.position.follows(event):\n                yield self.position.gap(event)\n",
         "",
         f"{_CHAOS}::test_6_subscribers_see_every_event_or_a_gap_while_redis_misbehaves",
     ),
     Mutant(
         "P4: subscribe after replay",
-        "producer/threadline/log/follow.py",
+        "producer/threadline/log/reader.py",
         """        async for event in self._replay():
             yield event
-        if self._position.last == before:
+        if self.position.last == before:
 """,
-        """        await pubsub.unsubscribe()
-        while (await pubsub.get_message(ignore_subscribe_messages=False, timeout=5.0))["type"] != "unsubscribe":
+        """        await feed._pubsub.unsubscribe()
+        while (await feed._pubsub.get_message(ignore_subscribe_messages=False, timeout=5.0))["type"] != "unsubscribe":
             pass
         async for event in self._replay():
             yield event
-        await pubsub.subscribe(self._stream)
-        while (await pubsub.get_message(ignore_subscribe_messages=False, timeout=5.0))["type"] != "subscribe":
+        await feed._pubsub.subscribe(self._stream)
+        while (await feed._pubsub.get_message(ignore_subscribe_messages=False, timeout=5.0))["type"] != "subscribe":
             pass
-        if self._position.last == before:
+        if self.position.last == before:
 """,
         f"{_CHAOS}::test_P4_what_is_published_while_a_subscriber_arrives_reaches_it_at_once",
     ),

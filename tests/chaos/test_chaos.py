@@ -24,7 +24,8 @@ from support.chaos_schedule import DECK
 from support.fault_proxy import FaultProxy
 from support.gates import until
 from support.logs import KEYS, Reader, log_on
-from threadline.log.follow import IDLE_SECONDS, follow
+from threadline.log.follow import follow
+from threadline.log.reader import IDLE_SECONDS
 from threadline.redis_client import connect_redis
 
 #: Postgres restarts make pools of this very process complain; that is the fault, not a finding.

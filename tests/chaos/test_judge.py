@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from support.chaos_invariants import Outage, judge
+from support.chaos_invariants import Away, Outage, judge
 from support.chaos_load import Accepted
 from support.chaos_records import Evidence
 from support.chaos_run import _heads, _undisturbed, arena
@@ -94,6 +94,20 @@ def wrong_end(_evidence: Evidence, accepted: list[Accepted], *_: Any) -> None:
     accepted[0].events.pop()
 
 
+def asked_twice(evidence: Evidence, *_: Any) -> None:
+    row = next(row for row in evidence.jobs.values() if row["state"] == "interrupted")
+    row["interrupts"] = row["interrupts"] * 2
+
+
+def asked_in_vain(evidence: Evidence, *_: Any) -> None:
+    row = next(row for row in evidence.jobs.values() if row["state"] == "interrupted")
+    row["interrupts"][0]["id"] = "another"
+
+
+def not_set_aside(evidence: Evidence, *_: Any) -> None:
+    evidence.hostile.append("hostile-1")
+
+
 def forgotten(evidence: Evidence, *_: Any) -> None:
     number = next(n for n, change in enumerate(evidence.transitions) if change.transition == "claim")
     late = evidence.transitions[number]._replace(at=evidence.transitions[number].at + 60)
@@ -101,9 +115,9 @@ def forgotten(evidence: Evidence, *_: Any) -> None:
 
 
 SPOILS: dict[str, list[Spoil]] = {
-    "(1)": [unended, vanished, ended_twice, failed_unasked, charged],
+    "(1)": [unended, vanished, ended_twice, failed_unasked, charged, not_set_aside],
     "(2)": [ran_again, forked],
-    "(3)": [step_lost, step_twice],
+    "(3)": [step_lost, step_twice, asked_twice, asked_in_vain],
     "(4)": [stale_write, foreign_write],
     "(5)": [overlap, went_on, never_had_it],
     "(7)": [forgotten],
@@ -115,24 +129,25 @@ async def test_each_way_to_spoil_the_evidence_is_noticed(tmp_path: Path) -> None
     async with arena(1, workers=1, folder=tmp_path) as made:
         for _ in range(3):
             await made.load.enqueue("t", rounds=1)
+        await made.load.enqueue("u", rounds=1, asks=True)
         await until(lambda: not made.load.open, "all have ended")
         evidence, accepted = made.evidence(), list(made.load.accepted.values())
-        states = _heads(made.control.urls.database_url, evidence)
+        states, asked = _heads(made.control.urls.database_url, evidence)
     undisturbed = {1: await _undisturbed(1)}
 
-    def violations(spoil: Spoil | None, killed: dict[int, float], outages: list[Outage]) -> list[str]:
+    def violations(spoil: Spoil | None, away: list[Away], outages: list[Outage]) -> list[str]:
         jobs = [copy.copy(one) for one in accepted]
         for one in jobs:
             one.events = list(one.events)
         mine = (copy.deepcopy(evidence), jobs, copy.deepcopy(states))
         if spoil is not None:
             spoil(*mine)
-        return judge(*mine, undisturbed, killed=killed, outages=outages, lease=2, redis_lost=False).violations
+        return judge(*mine, undisturbed, away=away, asked=asked, outages=outages, lease=2, redis_lost=False).violations
 
-    assert violations(None, {}, []) == []
+    assert violations(None, [], []) == []
     for number, spoils in SPOILS.items():
         for spoil in spoils:
-            found = violations(spoil, {}, [])
+            found = violations(spoil, [], [])
             assert any(violation.startswith(number) for violation in found), (spoil.__name__, found)
 
     def picked_up_late(spoiled: Evidence, *_: Any) -> None:
@@ -141,7 +156,7 @@ async def test_each_way_to_spoil_the_evidence_is_noticed(tmp_path: Path) -> None
         spoiled.custodies[0] = first._replace(ended_by="rescue")
         spoiled.custodies.append(first._replace(begin=first.end + 60, end=first.end + 61))
 
-    killed = {evidence.custodies[0].pid: evidence.custodies[0].begin + 0.01}
+    killed = [Away(evidence.custodies[0].pid, evidence.custodies[0].begin + 0.01, float("inf"))]
     assert [one for one in violations(picked_up_late, killed, []) if one.startswith("(7)")]
     outage = Outage(evidence.custodies[0].begin, evidence.custodies[0].begin + 61)
     assert not [one for one in violations(picked_up_late, killed, [outage]) if one.startswith("(7)")]

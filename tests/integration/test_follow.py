@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from support.logs import KEYS, Log, log_on
 from threadline.contract.events import Event, encode_event
 from threadline.errors import BackendUnavailable
-from threadline.log import follow as module
+from threadline.log import reader as module
 
 WHOLE = ["0-1", "1-1", "1-2", "1-3", "2-1", "3-1", "3-2", "4-1"]
 

@@ -19,7 +19,10 @@ from support.servers import controlled_servers
 from threadline.contract.events import EventId, encode_event
 from threadline.errors import BackendUnavailable
 from threadline.log import follow as module
+from threadline.log import reader as reading
+from threadline.log.feed import Subscription
 from threadline.log.follow import follow
+from threadline.log.position import Position
 
 FOLLOWERS, CUTS, EVENTS = 4, 50, 3_000
 
@@ -61,7 +64,7 @@ async def test_followers_miss_nothing_in_a_storm_of_disconnects(log: Log, monkey
 async def test_what_was_missed_while_cut_off_is_read_at_once(
     log: Log, monkeypatch: pytest.MonkeyPatch, patient: bool
 ) -> None:
-    monkeypatch.setattr(module, "IDLE_SECONDS", 60)
+    monkeypatch.setattr(reading, "IDLE_SECONDS", 60)
     reader = log.follow(patient=patient)
     await log.add(("1-1", "started"))
     await reader.got(2)
@@ -83,9 +86,9 @@ async def test_a_connection_that_subscribed_again_by_itself_is_no_reason_to_trus
             await log.add(("1-1", "cancelled"))  # published while nobody was subscribed
             return {"type": "subscribe", "channel": log.key.encode(), "data": 1}
 
-    reader = module._Reader(log.redis, log.key, module.Position(log.job_id), None)
+    reader = reading.Reader(log.redis, log.key, Position(log.job_id), None)
     async with asyncio.timeout(10):
-        assert shown([event async for event in reader.connected(Again())]) == ["0-1", "1-1"]
+        assert shown([event async for event in reader.connected(Subscription(Again()))]) == ["0-1", "1-1"]
     assert reader.done
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import pickle
-import random
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,39 +12,23 @@ from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from support.chaos_load import Accepted, Load
-from support.chaos_orders import Orders
-from support.chaos_processes import Fleet, Slot
+from support.chaos_job_faults import MOMENT_SECONDS, JobFaults
+from support.chaos_processes import Slot
 from support.chaos_schedule import Fault
-from support.servers import ServerControl
-from threadline.contract.keys import Keys
 
 __all__ = ["Faults"]
 
-#: How long a fault waits for the moment that it needs; then it was in vain, and says so.
-_MOMENT_SECONDS = 5.0
-_HUGE_BYTES = 50_000_000
 
-
-class Faults:
+class Faults(JobFaults):
     """`await inject(fault)`; `heal()` at the end, when all have been awaited or cancelled."""
 
-    def __init__(self, control: ServerControl, fleet: Fleet, load: Load, orders: Orders, rng: random.Random) -> None:
-        self._control = control
-        self._fleet = fleet
-        self._load = load
-        self._orders = orders
-        self._rng = rng
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
         self._server_lock = asyncio.Lock()
-        #: (kind, begin, end) of what has happened, by the monotonic clock; `end` is when it was taken back.
+        #: (kind, begin, end) of what has happened, in true time; `end` is when it was taken back.
         self.done: list[tuple[Fault, float, float]] = []
         self.in_vain: list[Fault] = []
-        self.poisons = 0
-        #: pid → when it was killed.
-        self.killed: dict[int, float] = {}
 
     async def inject(self, fault: Fault) -> None:
         """Do it, wait for its end, take it back."""
@@ -86,7 +67,8 @@ class Faults:
         await self._busy_moment(fault)
         slot = self._slot(fault)
         slot.freeze()
-        await asyncio.sleep(fault.seconds)
+        async with self._away(slot):
+            await asyncio.sleep(fault.seconds)
         slot.thaw()
 
     async def _stop_mid_write(self, fault: Fault) -> bool:
@@ -94,7 +76,8 @@ class Faults:
         slot = self._slot(fault)
         if not await self._taken(slot, "stop@fence.before", ""):
             return False
-        await asyncio.sleep(fault.seconds)
+        async with self._away(slot):
+            await asyncio.sleep(fault.seconds)
         slot.thaw()
         return True
 
@@ -102,7 +85,25 @@ class Faults:
         return await self._taken(self._slot(fault), f"exit@{fault.detail}", "")
 
     async def _block_loop(self, fault: Fault) -> bool:
+        """A tool that blocks the loop for longer than the lease: its worker lives, and keeps its jobs (V1)."""
         return await self._taken(self._slot(fault), "block", f"{fault.seconds}")
+
+    async def _hold_gil(self, fault: Fault) -> bool:
+        """Not even the beat runs: others take over, and what this worker still does changes nothing."""
+        slot = self._slot(fault)
+        if not await self._taken(slot, "gil", f"{fault.seconds}"):
+            return False
+        async with self._away(slot):
+            await asyncio.sleep(fault.seconds)
+        return True
+
+    async def _drain_exceeded(self, fault: Fault) -> bool:
+        """SIGTERM while a step takes longer than the grace: it is cut."""
+        slot = self._slot(fault)
+        if not await self._taken(slot, "hang", "30"):
+            return False
+        slot.signal(signal.SIGTERM)
+        return True
 
     async def _clock(self, fault: Fault) -> None:
         slot = self._slot(fault)
@@ -114,7 +115,7 @@ class Faults:
 
     async def _partition(self, fault: Fault) -> None:
         slot = self._slot(fault)
-        async with self._proxies("blackhole", slot.redis, slot.postgres):
+        async with self._proxies("blackhole", slot.redis, slot.postgres), self._away(slot):
             await asyncio.sleep(fault.seconds)
 
     async def _reset_connections(self, fault: Fault) -> None:
@@ -155,9 +156,9 @@ class Faults:
         """A statement, and its commit, has happened; nobody is told."""
         proxy = self._slot(fault).postgres
         before = proxy.answers_lost
-        proxy.lose_answer()
+        proxy.lose_answer(*([fault.detail.encode()] if fault.detail else []))
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_MOMENT_SECONDS):
+            async with asyncio.timeout(MOMENT_SECONDS):
                 while proxy.answers_lost == before:
                     await asyncio.sleep(0.02)
         proxy.forget_answer()
@@ -203,104 +204,10 @@ class Faults:
             for connection in held:
                 connection.pgconn.finish()
 
-    # Jobs.
-
-    async def _poison(self, _fault: Fault) -> None:
-        """A job whose every attempt kills its worker without progress. One in a run is enough: each costs three."""
-        self.poisons += 1
-        if self.poisons == 1:
-            await self._load.enqueue("poisonous", rounds=1, poison=True)
-
-    async def _claim_answer_lost(self, _fault: Fault) -> bool:
-        """The claim is committed, and the worker does not know."""
-        before = sum(slot.postgres.answers_lost for slot in self._fleet.slots)
-        accepted = await self._load.enqueue(f"lost-{self._rng.randrange(10**6)}", rounds=1, delay=0.5)
-        assert accepted is not None
-        for slot in self._fleet.slots:
-            # The first request of a worker that names the job is its claim.
-            slot.postgres.lose_answer(accepted.job.job_id.encode())
-        await asyncio.sleep(1.5)
-        for slot in self._fleet.slots:
-            slot.postgres.forget_answer()
-        return sum(slot.postgres.answers_lost for slot in self._fleet.slots) > before
-
-    async def _two_jobs_one_thread(self, _fault: Fault) -> bool:
-        """At the same moment; the worker that has the first dies in it."""
-        thread = f"pair-{self._rng.randrange(10**6)}"
-        first, _second = await asyncio.gather(
-            self._load.enqueue(thread, rounds=2), self._load.enqueue(thread, rounds=2)
-        )
-        assert first is not None
-        return await self._kill_the_worker_of(first)
-
-    async def _cancel_then_death(self, fault: Fault) -> bool:
-        accepted = await self._load.enqueue(f"doomed-{self._rng.randrange(10**6)}", rounds=3)
-        assert accepted is not None
-        slot = await self._worker_of(accepted)
-        if slot is None:
-            return False
-        await self._load.cancel(accepted, rollback=fault.worker % 2 == 0)
-        self._kill_now(slot)
-        return True
-
-    async def _retry_race(self, _fault: Fault) -> bool:
-        """Cancelled, then retried from three sides while a later job of the thread comes up."""
-        thread = f"again-{self._rng.randrange(10**6)}"
-        accepted = await self._load.enqueue(thread, rounds=3)
-        assert accepted is not None
-        await self._worker_of(accepted)
-        await self._load.cancel(accepted)
-        end = time.monotonic() + _MOMENT_SECONDS
-        while time.monotonic() < end and not accepted.told_all:
-            await asyncio.sleep(0.02)
-        later = self._load.enqueue(thread, rounds=1)
-        retries = [self._load.retry(accepted) for _ in range(3)]
-        answers = await asyncio.gather(*retries, later)
-        return any(answers[:3])
-
-    async def _equal_enqueues(self, _fault: Fault) -> None:
-        await self._load.equal_enqueues(f"equal-{self._rng.randrange(10**6)}", 100)
-
-    async def _hostile_messages(self, _fault: Fault) -> None:
-        """Pickle, something huge, wrong types, bad UTF-8, a stranger's thread."""
-        keys = Keys()
-
-        async def send(redis: Any) -> None:
-            bodies = {
-                "pickle": pickle.dumps({"t": 1, "f": "run_job", "a": ("x",), "k": {}, "et": 1}),
-                "huge": json.dumps({"f": "run_job", "a": ["x" * _HUGE_BYTES], "k": {}, "t": 1, "et": 1}).encode(),
-                "wrong": json.dumps({"f": 1, "a": 2, "k": 3, "t": "x", "et": []}).encode(),
-                "none": b"",
-            }
-            for name, body in bodies.items():
-                message = f"hostile-{name}-{self._rng.randrange(10**6)}"
-                await redis.psetex(f"arq:job:{message}", 60_000, body)
-                await redis.zadd(keys.queue, {message: 1})
-            await redis.lpush("arq:job:hostile-list", "x")
-            await redis.expire("arq:job:hostile-list", 60)
-            await redis.zadd(keys.queue, {"hostile-list": 1, b"hostile-\xff\xfe": 1})
-
-        await self._tell_redis(send)
-        if self._load.accepted:
-            await self._load.foreign(self._rng.choice([a.job.thread_id for a in self._load.accepted.values()]))
-
     # What they share.
-
-    def _kill_now(self, slot: Slot) -> None:
-        if slot.pid:
-            self.killed[slot.pid] = time.time()
-        slot.signal(signal.SIGKILL)
 
     def _slot(self, fault: Fault) -> Slot:
         return self._fleet.slots[fault.worker]
-
-    async def _taken(self, slot: Slot, order: str, argument: str) -> bool:
-        """Give an order and wait until the worker has taken it; False: it did not come to that point."""
-        self._orders.give(slot.name, order, argument)
-        end = time.monotonic() + _MOMENT_SECONDS
-        while time.monotonic() < end and self._orders.waits(slot.name, order):
-            await asyncio.sleep(0.02)
-        return not self._orders.withdraw(slot.name, order)
 
     async def _busy_moment(self, fault: Fault) -> None:
         """Better in the middle of a job than between two; but not for ever."""
@@ -313,30 +220,6 @@ class Faults:
                 return
             await asyncio.sleep(0.05)
 
-    async def _worker_of(self, accepted: Accepted) -> Slot | None:
-        end = time.monotonic() + _MOMENT_SECONDS
-        while time.monotonic() < end:
-            query = "SELECT worker_id FROM threadline.jobs WHERE job_id = %s AND state = 'running'"
-            rows = await self._ask(query, accepted.job.job_id)
-            if rows and (slot := self._fleet.of_worker(rows[0][0])) is not None:
-                return slot
-            await asyncio.sleep(0.02)
-        return None
-
-    async def _kill_the_worker_of(self, accepted: Accepted) -> bool:
-        slot = await self._worker_of(accepted)
-        if slot is not None:
-            self._kill_now(slot)
-        return slot is not None
-
-    async def _ask(self, query: str, *params: Any) -> list[Any]:
-        with contextlib.suppress(psycopg.OperationalError, TimeoutError):
-            async with asyncio.timeout(3):
-                url = self._control.urls.database_url
-                async with await AsyncConnection.connect(url, autocommit=True, connect_timeout=2) as connection:
-                    return list(await (await connection.execute(query.encode(), params)).fetchall())
-        return []
-
     @asynccontextmanager
     async def _proxies(self, mode: str, *proxies: Any) -> AsyncIterator[None]:
         try:
@@ -346,14 +229,3 @@ class Faults:
         finally:
             for proxy in proxies:
                 await proxy.set("pass")
-
-    @asynccontextmanager
-    async def _redis(self) -> AsyncIterator[Redis]:
-        async with Redis.from_url(self._control.urls.redis_url, socket_timeout=5) as redis:
-            yield redis
-
-    async def _tell_redis(self, call: Callable[[Any], Awaitable[Any]]) -> None:
-        """Redis may be away because of another fault; then this one is in vain."""
-        with contextlib.suppress(RedisError, OSError):
-            async with self._redis() as redis:
-                await call(redis)

@@ -11,13 +11,14 @@ from support.chaos_load import Accepted
 from support.chaos_records import Custody, Effect, Evidence, Written
 from threadline.contract.events import Event
 
-__all__ = ["Judged", "Outage", "judge", "pickups"]
+__all__ = ["Away", "Judged", "Outage", "judge", "pickups"]
 
 _ENDED = {"succeeded", "failed", "cancelled", "interrupted"}
 #: What a machine with other work adds to the bound of a pick-up.
 _SLACK_SECONDS = 3.0
 #: After so long a sweep looks for a message that nobody took (L4), and some rounds more.
 _LOST_SECONDS = 15.0
+_NO_MEMORY = ("MemoryError", "RuntimeError: can't start new thread")
 
 
 class Outage(NamedTuple):
@@ -25,6 +26,14 @@ class Outage(NamedTuple):
 
     begin: float
     end: float
+
+
+class Away(NamedTuple):
+    """A worker that could do nothing for so long (true time); `until` is infinite where it was killed."""
+
+    pid: int
+    since: float
+    until: float
 
 
 class Judged(NamedTuple):
@@ -43,15 +52,19 @@ def judge(
     states: dict[str, list[str]],
     undisturbed: dict[int, list[str]],
     *,
-    killed: dict[int, float],
+    away: Sequence[Away],
+    asked: dict[str, list[str]],
     outages: Sequence[Outage],
     lease: float,
     redis_lost: bool,
 ) -> Judged:
-    """`states`: thread → `done` at its head; `undisturbed`: rounds → the entries of such a job without its tag."""
+    """`states`: thread → `done` at its head; `undisturbed`: rounds → the entries of such a job without its tag.
+
+    `away`: workers that were killed, stopped or cut off; `asked`: thread → ids of its head's questions.
+    """
     lost = [one for one in accepted if one.carried and one.job.job_id not in evidence.jobs and redis_lost]
     kept = [one for one in accepted if one not in lost]
-    waits = list(pickups(evidence, killed))
+    waits = list(pickups(evidence, away))
     late = [
         f"(7) job {job_id} was picked up after {seconds:.1f} s"
         for job_id, at, seconds in waits
@@ -63,6 +76,8 @@ def judge(
         *_no_committed_step_again(evidence),
         *_forks(evidence),
         *_final_states(evidence, kept, states, undisturbed),
+        *_questions(evidence, kept, asked),
+        *_hostile(evidence, redis_lost=redis_lost),
         *_stale_writes(evidence),
         *_overlaps(evidence),
         *itertools.chain.from_iterable(_log(one, evidence) for one in kept),
@@ -83,7 +98,8 @@ def _one_end(evidence: Evidence, accepted: Sequence[Accepted]) -> Iterator[str]:
             yield f"(1) job {one.job.job_id} ({one.tag}) was accepted and is in no ledger"
     for job_id, row in evidence.jobs.items():
         changes = [change for change in evidence.transitions if change.job_id == job_id]
-        ends = sum(change.to_state in _ENDED for change in changes)
+        # A question that is taken back is no second end.
+        ends = sum(change.to_state in _ENDED and change.from_state != "interrupted" for change in changes)
         retries = sum(change.transition == "retry" for change in changes)
         if row["state"] not in _ENDED or ends != 1 + retries:
             yield f"(1) job {job_id} is {row['state']} after {ends} ends and {retries} retries"
@@ -94,7 +110,9 @@ def _one_end(evidence: Evidence, accepted: Sequence[Accepted]) -> Iterator[str]:
 def _unexpected(state: str, code: str | None, one: Accepted | None) -> str | None:
     match state:
         case "succeeded":
-            return "its every attempt kills the worker" if one is not None and one.poison else None
+            return "its every attempt kills the worker" if one is not None and (one.poison or one.asks) else None
+        case "interrupted" if one is not None and one.asks:
+            return None
         case "cancelled" if code == "replaced" or one is None or one.cancels:
             return None
         case "failed" if code == "poisoned" and one is not None and one.poison:
@@ -103,9 +121,14 @@ def _unexpected(state: str, code: str | None, one: Accepted | None) -> str | Non
 
 
 def _charges(evidence: Evidence) -> Iterator[str]:
-    """No node of these graphs ever fails, so a failure that was charged is a death, a drain or an outage."""
+    """No node of these graphs ever fails, so a failure that was charged is a death, a drain or an outage.
+
+    Except where there is no memory: who is told so may be charged, and goes on.
+    """
+    charged: dict[str, int] = {}
     for change in evidence.transitions:
-        if change.transition == "release" and change.failures:
+        more, charged[change.job_id] = change.failures > charged.get(change.job_id, 0), change.failures
+        if change.transition == "release" and more and not (change.message or "").startswith(_NO_MEMORY):
             yield f"(1) job {change.job_id} was charged a failure: {change.code}"
 
 
@@ -193,6 +216,27 @@ def _difference(done: list[str], expected: list[str]) -> str:
         if found != wanted:
             return f"{found!r} instead of {wanted!r} at {number} of {len(done)} (expected {len(expected)})"
     return "nothing wrong"
+
+
+def _questions(evidence: Evidence, accepted: Sequence[Accepted], asked: dict[str, list[str]]) -> Iterator[str]:
+    """Who waits for a person asks what the undisturbed run asks, and the thread's head waits for that answer."""
+    for one in accepted:
+        row = evidence.jobs.get(one.job.job_id)
+        if row is None or row["state"] != "interrupted":
+            continue
+        prompts = row["interrupts"] or []
+        if [prompt["value"] for prompt in prompts] != [{"from": one.tag}]:
+            yield f"(3) job {one.job.job_id} asks {prompts}"
+        if [prompt["id"] for prompt in prompts] != asked.get(row["thread_id"], []):
+            yield f"(3) job {one.job.job_id} asks {prompts}, its thread waits for {asked.get(row['thread_id'])}"
+
+
+def _hostile(evidence: Evidence, *, redis_lost: bool) -> Iterator[str]:
+    """What can never become a job is set aside with its reason, not retried and not lost (unless Redis lost it)."""
+    aside = {row["message_id"]: row["reason"] for row in evidence.dead_letters}
+    for name in evidence.hostile:
+        if not aside.get(name) and not redis_lost:
+            yield f"(1) the hostile message {name} was not set aside"
 
 
 # Invariant 4.
@@ -291,15 +335,15 @@ def _ids(events: Iterable[Event]) -> list[str]:
 # Invariant 7.
 
 
-def pickups(evidence: Evidence, killed: dict[int, float]) -> Iterator[tuple[str, float, float]]:
-    """Job, time of the kill, seconds until another worker had it; for jobs that their worker's death left running."""
-    for custody in evidence.custodies:
-        at = killed.get(custody.pid)
-        if at is None or custody.ended_by != "rescue" or (custody.end or 0) < at or custody.begin > at:
-            continue
-        following = [c.begin for c in evidence.custodies if c.job_id == custody.job_id and c.begin > custody.begin]
-        if following:
-            yield custody.job_id, at, min(following) - at
+def pickups(evidence: Evidence, away: Sequence[Away]) -> Iterator[tuple[str, float, float]]:
+    """Job, time of the kill or stop, seconds until another worker had it; for jobs that were left running by that."""
+    for pid, since, until in away:
+        for custody in evidence.custodies:
+            if custody.pid != pid or custody.ended_by != "rescue":
+                continue
+            following = [c.begin for c in evidence.custodies if c.job_id == custody.job_id and c.begin > custody.begin]
+            if following and custody.begin <= since <= (custody.end or 0) <= until:
+                yield custody.job_id, since, min(following) - since
 
 
 def _forgotten(evidence: Evidence, outages: Sequence[Outage], lease: float) -> Iterator[str]:
@@ -314,7 +358,7 @@ def _forgotten(evidence: Evidence, outages: Sequence[Outage], lease: float) -> I
                 yield f"(7) job {change.job_id} of {change.thread_id} was the next for {waited:.1f} s, taken by nobody"
         elif change.to_state == "queued":
             ready[change.job_id] = change.at
-        if change.to_state in _ENDED:
+        if change.to_state in _ENDED - {"interrupted"}:
             free[change.thread_id] = change.at
 
 

@@ -47,15 +47,24 @@ class Accepted:
     rounds: int
     on_busy: str
     accepted_at: float
-    poison: bool = False
+    #: How its every attempt takes its worker down: "", "kill" or "memory".
+    poison: str = ""
+    #: It ends with a question to a person, who is not there.
+    asks: bool = False
     #: Enqueued through Redis alone: until its adoption Redis may lose it.
     carried: bool = False
     cancels: int = 0
     rolled_back: bool = False
     retries: int = 0
     events: list[Event] = field(default_factory=list)
-    #: None while the subscriber still reads.
+    #: Whether the subscriber has been told an end. It goes on reading where that end is a question to a person.
     told_all: bool = False
+    followed: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether the last that its subscriber was told is that a person is asked."""
+        return bool(self.events) and self.events[-1].type == "interrupted"
 
 
 class Load:
@@ -96,9 +105,13 @@ class Load:
             thread = self._rng.choice([*self._threads, f"once-{self._numbers}"])
             carried = self._rng.random() < 0.1
             on_busy = "enqueue" if carried else self._rng.choice(_ON_BUSY)
-            made = await self.enqueue(thread, rounds=self._rng.randint(1, 3), on_busy=on_busy, carried=carried)
+            asks = self._rng.random() < 0.15
+            rounds = self._rng.randint(1, 3)
+            made = await self.enqueue(thread, rounds=rounds, on_busy=on_busy, carried=carried, asks=asks)
             if made is not None and self._rng.random() < 0.12:
                 self._own(self._cancel_later(made, self._rng.uniform(0, 2), rollback=self._rng.random() < 0.4))
+            if made is not None and made.asks and thread in self._threads:
+                self._own(self._free(made))
 
     async def enqueue(
         self,
@@ -106,14 +119,15 @@ class Load:
         *,
         rounds: int = 2,
         on_busy: str = "enqueue",
-        poison: bool = False,
+        poison: str = "",
+        asks: bool = False,
         carried: bool = False,
         delay: float = 0,
     ) -> Accepted | None:
         """Until it is accepted or refused (None); due after `delay` seconds."""
         self._numbers += 1
         tag = f"j{self._numbers}"
-        given = {"tag": tag, "rounds": rounds, "poison": poison, "done": []}
+        given = _given(tag, rounds, poison, asks=asks)
         key = f"key-{uuid.uuid4()}"
         client = self._carrier if carried else self._client
         due = datetime.now(UTC) + timedelta(seconds=delay) if delay else None
@@ -129,14 +143,14 @@ class Load:
         except (ThreadBusy, BackendUnavailable):
             self.rejected += 1
             return None
-        accepted = Accepted(job, tag, rounds, on_busy, true_time(), poison, carried)
+        accepted = Accepted(job, tag, rounds, on_busy, true_time(), poison, asks, carried)
         return self._follow(accepted)
 
     async def equal_enqueues(self, thread: str, count: int) -> Accepted:
         """Many at once with the same key: one job (else the assertion fails here)."""
         self._numbers += 1
         tag, key = f"j{self._numbers}", f"key-{uuid.uuid4()}"
-        given = {"tag": tag, "rounds": 1, "poison": False, "done": []}
+        given = _given(tag, 1)
 
         async def call() -> Job:
             return await self._client.enqueue("chaos", given, thread_id=thread, idempotency_key=key)
@@ -163,14 +177,16 @@ class Load:
             self._follow(accepted)
         return True
 
-    async def foreign(self, thread: str) -> None:
-        """Another user's job for a thread that is taken: refused, or set aside once it is looked at."""
-        given = {"tag": "foreign", "rounds": 1, "poison": False, "done": []}
+    async def foreign(self, thread: str) -> list[str]:
+        """Another user's job for a thread that is taken: refused, or set aside once it is looked at (its ids)."""
+        given = _given("foreign", 1)
         with contextlib.suppress(ThreadOwnedByAnother, BackendUnavailable):
             await self._client.enqueue("chaos", given, thread_id=thread, user_id="another")
             raise AssertionError("a foreign job was accepted")
         with contextlib.suppress(BackendUnavailable):
-            await self._carrier.enqueue("chaos", given, thread_id=thread, user_id="another")
+            job = await self._carrier.enqueue("chaos", given, thread_id=thread, user_id="another")
+            return [job.job_id]
+        return []
 
     async def told(self, seconds: float) -> list[Accepted]:
         """Wait until every subscriber has seen its job's end; those that have not.
@@ -178,11 +194,16 @@ class Load:
         What was enqueued through Redis alone and was in no ledger when Redis was emptied is waited for a little only.
         """
         deadline, patience = time.monotonic() + seconds, time.monotonic() + _ADOPTED_SECONDS
-        while (left := self.open) and time.monotonic() < deadline:
+        while (left := self.open + await self._told_of_a_question_only()) and time.monotonic() < deadline:
             if all(one.carried and not one.events for one in left) and time.monotonic() > patience:
                 break
             await asyncio.sleep(0.05)
-        return self.open
+        return left
+
+    async def _told_of_a_question_only(self) -> list[Accepted]:
+        """Jobs that waited for a person as far as their subscriber knows, and do so no more."""
+        waiting = [one for one in self.accepted.values() if one.told_all and one.waits]
+        return [one for one in waiting if (await self._repeated(self._job(one).status)).state != "interrupted"]
 
     def _job(self, accepted: Accepted) -> Job:
         return Job(self._client, accepted.job.job_id, accepted.job.thread_id, None)
@@ -190,7 +211,9 @@ class Load:
     def _follow(self, accepted: Accepted) -> Accepted:
         self.accepted[accepted.job.job_id] = accepted
         accepted.told_all = False
-        self._own(self._record(accepted))
+        if not accepted.followed:
+            accepted.followed = True
+            self._own(self._record(accepted))
         return accepted
 
     async def _record(self, accepted: Accepted) -> None:
@@ -199,16 +222,28 @@ class Load:
             after = next((event.id for event in reversed(accepted.events) if event.id), None)
             try:
                 async for event in self._job(accepted).events(after=after):
+                    accepted.told_all = False
                     accepted.events.append(event)
             except (BackendUnavailable, JobNotFound):  # carried jobs are unknown until they are adopted
                 await asyncio.sleep(0.2)
                 continue
             accepted.told_all = True
-            return
+            if not accepted.waits:
+                accepted.followed = False
+                return
+            await asyncio.sleep(0.2)  # somebody may take the question back
 
     async def _cancel_later(self, accepted: Accepted, seconds: float, *, rollback: bool) -> None:
         await asyncio.sleep(seconds)
         await self.cancel(accepted, rollback=rollback)
+
+    async def _free(self, accepted: Accepted) -> None:
+        """A thread that waits for a person is free again once the question is taken back."""
+        while not (accepted.told_all and accepted.events):
+            await asyncio.sleep(0.1)
+        if accepted.waits:
+            await asyncio.sleep(self._rng.uniform(0, 1))
+            await self.cancel(accepted, rollback=self._rng.random() < 0.4)
 
     async def _repeated(self, call: Callable[[], Awaitable[T]]) -> T:
         while True:
@@ -221,3 +256,8 @@ class Load:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _given(tag: str, rounds: int, poison: str = "", *, asks: bool = False) -> dict[str, Any]:
+    """The graph's input."""
+    return {"tag": tag, "rounds": rounds, "poison": poison, "asks": asks, "done": []}

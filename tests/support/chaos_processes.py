@@ -20,7 +20,7 @@ from support.chaos_orders import FOLDER, WORKER
 from support.fault_proxy import FaultProxy
 from threadline_worker.embedded import ServerUrls
 
-__all__ = ["Fleet", "Slot"]
+__all__ = ["Fleet", "Slot", "package_roots"]
 
 _TESTS = Path(__file__).parent.parent
 #: As an impatient supervisor has it.
@@ -65,7 +65,7 @@ class Fleet:
         self._folder = folder
         self._size = size
         self._env = env
-        self._path = os.pathsep.join([*_roots(), str(_TESTS)])
+        self._path = os.pathsep.join([*package_roots(), str(_TESTS)])
         self._stack = AsyncExitStack()
         self._program: Process | None = None
         self._by_pid: dict[int, Slot] = {}
@@ -120,15 +120,15 @@ class Fleet:
                     await slot.ended.wait()
         return [slot.name for slot in self.slots if slot.pid]
 
-    async def tasks(self, slot: Slot) -> list[str]:
-        """The names of the tasks in a worker's loop."""
-        file = self._folder / f"{slot.name}.tasks.json"
+    async def count(self, slot: Slot) -> dict[str, Any]:
+        """What a worker counts in itself: tasks, objects of ours that are kept, all objects."""
+        file = self._folder / f"{slot.name}.count.json"
         file.unlink(missing_ok=True)
         slot.signal(signal.SIGUSR2)
         async with asyncio.timeout(10):
             while not file.exists():
                 await asyncio.sleep(0.02)
-        return list(json.loads(file.read_text()))
+        return dict(json.loads(file.read_text()))
 
     def _start(self, slot: Slot) -> None:
         assert self._program is not None
@@ -181,5 +181,6 @@ class Fleet:
         task.add_done_callback(self._tasks.discard)
 
 
-def _roots() -> list[str]:
+def package_roots() -> list[str]:
+    """The folders that both halves of the package were imported from, for a worker's PYTHONPATH."""
     return [str(Path(str(package.__file__)).parent.parent) for package in (threadline, threadline_worker)]

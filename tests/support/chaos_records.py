@@ -21,7 +21,7 @@ _RECORDER = """
 CREATE TABLE public.chaos_transitions (
     n bigint GENERATED ALWAYS AS IDENTITY, at timestamptz DEFAULT clock_timestamp(), job_id text, thread_id text,
     "from" text, "to" text, before bigint, after bigint, transition text, worker_before text, worker_after text,
-    stalls int, failures int, code text);
+    stalls int, failures int, code text, message text);
 CREATE TABLE public.chaos_written (
     n bigint GENERATED ALWAYS AS IDENTITY, at timestamptz DEFAULT clock_timestamp(), what text, op text, thread_id text,
     ns text, checkpoint_id text, parent text, step int, job_id text, writer text,
@@ -31,10 +31,11 @@ CREATE TABLE public.chaos_workers_lost (at timestamptz DEFAULT clock_timestamp()
 CREATE FUNCTION public.chaos_transition() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO public.chaos_transitions (job_id, thread_id, "from", "to", before, after, transition, worker_before,
-        worker_after, stalls, failures, code)
+        worker_after, stalls, failures, code, message)
     VALUES (NEW.job_id, NEW.thread_id, CASE WHEN TG_OP = 'INSERT' THEN '' ELSE OLD.state END, NEW.state,
         CASE WHEN TG_OP = 'INSERT' THEN -1 ELSE OLD.epoch END, NEW.epoch, NEW.transition,
-        CASE WHEN TG_OP = 'INSERT' THEN NULL ELSE OLD.worker_id END, NEW.worker_id, NEW.stalls, NEW.failures, NEW.code);
+        CASE WHEN TG_OP = 'INSERT' THEN NULL ELSE OLD.worker_id END, NEW.worker_id, NEW.stalls, NEW.failures, NEW.code,
+        NEW.message);
     RETURN NULL;
 END $$;
 CREATE TRIGGER chaos_made AFTER INSERT ON threadline.jobs FOR EACH ROW EXECUTE FUNCTION public.chaos_transition();
@@ -97,6 +98,7 @@ class Transition(NamedTuple):
     stalls: int
     failures: int
     code: str | None
+    message: str | None
 
 
 class Written(NamedTuple):
@@ -159,6 +161,8 @@ class Evidence:
     cancels: dict[str, bool]
     dead_letters: list[dict[str, Any]]
     custodies: list[Custody] = field(default_factory=list)
+    #: The ids of hostile messages that reached the queue.
+    hostile: list[str] = field(default_factory=list)
     #: The same by (job, pid).
     of: dict[tuple[str, int], list[Custody]] = field(default_factory=dict)
 

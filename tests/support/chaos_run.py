@@ -24,15 +24,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import psutil  # type: ignore[import-untyped]  # it has no stubs here
 import psycopg
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.postgres import PostgresSaver
 from psycopg.rows import dict_row
-from redis import Redis
 
 from support.chaos_faults import Faults
 from support.chaos_graph import chaos
 from support.chaos_invariants import Judged, Outage, judge
+from support.chaos_leaks import CONCURRENCY, idle, leaks, queue_is_empty, remains, rows
 from support.chaos_load import Load
 from support.chaos_orders import Orders
 from support.chaos_processes import Fleet
@@ -48,13 +49,9 @@ __all__ = ["HEARTBEAT", "LEASE", "Arena", "Report", "arena", "main", "run"]
 LEASE: Final = 3.0
 HEARTBEAT: Final = 0.5
 _QUIET_SECONDS: Final = 60.0
-_EMPTY_SECONDS: Final = 8.0
 _EMPTIES_REDIS: Final = {"redis_restart_empty", "redis_flushall", "redis_full"}
-#: A loop that has nothing to do has about ten tasks: sweep, poll, listen, arq's, the pools' and the program's own.
-_MOST_TASKS: Final = 25
-_CONCURRENCY: Final = 4
-#: Ledger pool, saver pool, beat, sweep; and one for a pool that is replacing a broken one.
-_MOST_CONNECTIONS: Final = 4 + _CONCURRENCY + 2 + 1
+#: After so long a worker has loaded what it loads late.
+_WARM_SECONDS: Final = 6.0
 
 
 @dataclass
@@ -67,6 +64,8 @@ class Arena:
     orders: Orders
     faults: Faults
     folder: Path
+    #: pid → resident bytes when it had just begun to work
+    rss: dict[int, int] = field(default_factory=dict)
 
     def evidence(self) -> Evidence:
         return collect(self.control.urls.database_url, self.folder / "effects")
@@ -143,14 +142,14 @@ def _environment(folder: Path, lease: float) -> dict[str, str]:
     keep = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     return {
         **keep,
-        "THREADLINE_AGENTS": "chaos=support.chaos_graph:chaos",
+        "THREADLINE_AGENTS": "chaos=support.chaos_graph:chaos,nothing=support.chaos_graph:nothing",
         "THREADLINE_MODEL": "offline",
         "THREADLINE_METRICS_PORT": "0",
         "THREADLINE_LOG_FORMAT": "json",
         "THREADLINE_HEARTBEAT_SECONDS": f"{HEARTBEAT:g}",
         "THREADLINE_LEASE_SECONDS": f"{lease:g}",
-        "THREADLINE_CONCURRENCY": str(_CONCURRENCY),
-        "THREADLINE_DRAIN_SECONDS": "5",
+        "THREADLINE_CONCURRENCY": str(CONCURRENCY),
+        "THREADLINE_DRAIN_SECONDS": "2",
         "THREADLINE_CACHE_DIR": str(folder / "cache"),
     }
 
@@ -185,14 +184,17 @@ async def report(made: Arena, seed: int, seconds: float, leaks: list[str], *, le
     evidence = made.evidence()
     await asyncio.to_thread(keep, evidence, made.folder / "evidence.json")
     accepted = list(made.load.accepted.values())
+    evidence.hostile = made.faults.hostile
     undisturbed = {rounds: await _undisturbed(rounds) for rounds in {one.rounds for one in accepted}}
+    states, asked = await asyncio.to_thread(_heads, made.control.urls.database_url, evidence)
     done = made.faults.done
     judged = judge(
         evidence,
         accepted,
-        await asyncio.to_thread(_heads, made.control.urls.database_url, evidence),
+        states,
         undisturbed,
-        killed=made.faults.killed,
+        away=made.faults.away,
+        asked=asked,
         outages=[Outage(begin, end) for _fault, begin, end in done],
         lease=lease,
         redis_lost=any(fault.kind in _EMPTIES_REDIS for fault, _, _ in done),
@@ -205,15 +207,17 @@ async def report(made: Arena, seed: int, seconds: float, leaks: list[str], *, le
 async def _disturb(made: Arena, schedule: Sequence[Fault], seconds: float, say: Callable[[str], None]) -> None:
     began = time.monotonic()
     producing = asyncio.create_task(made.load.run())
+    watching = asyncio.create_task(_watch_memory(made))
     async with asyncio.TaskGroup() as under_way:
         for fault in schedule:
             await asyncio.sleep(max(0.0, fault.at - (time.monotonic() - began)))
             say(f"{time.monotonic() - began:7.1f} s  {fault.kind} w{fault.worker}: {_progress(made)}")
             under_way.create_task(made.faults.inject(fault))
         await asyncio.sleep(max(0.0, seconds - (time.monotonic() - began)))
-        producing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await producing
+        for task in (producing, watching):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
 
 
 def _progress(made: Arena) -> str:
@@ -224,77 +228,45 @@ def _progress(made: Arena) -> str:
 async def _beating(control: ServerControl, workers: int) -> None:
     query = "SELECT count(*) FROM threadline.workers WHERE lock_ok"
     async with asyncio.timeout(60):
-        while (await asyncio.to_thread(_rows, control.urls.database_url, query))[0]["count"] < workers:
+        while (await asyncio.to_thread(rows, control.urls.database_url, query))[0]["count"] < workers:
             await asyncio.sleep(0.1)
 
 
 async def _leaks(made: Arena, lease: float) -> list[str]:
     """(8), first while the workers live and have nothing to do, then when they are gone."""
     await asyncio.sleep(lease / 2)
-    await _queue_is_empty(made.control.urls.redis_url)
-    url = made.control.urls.database_url
-    found: list[str] = []
-    query = (
-        "SELECT application_name AS name, count(*) FROM pg_stat_activity WHERE application_name LIKE 'threadline:%'"
-        " GROUP BY 1"
-    )
-    found += [
-        f"(8) {row['name']} has {row['count']} connections"
-        for row in await asyncio.to_thread(_rows, url, query)
-        if row["count"] > _MOST_CONNECTIONS
-    ]
-    tasks = {slot.name: await made.fleet.tasks(slot) for slot in made.fleet.slots if slot.pid}
-    found += [f"(8) {name} has the tasks {', '.join(of)}" for name, of in tasks.items() if len(of) > _MOST_TASKS]
-    found += [f"(8) {name} did not end within 15 s of SIGTERM" for name in await made.fleet.stop(15)]
-    found += [f"(8) a session of {row['name']} is left" for row in await asyncio.to_thread(_rows, url, query)]
-    for table, where in (("workers", "true"), ("threads", "restoring IS NOT NULL"), ("jobs", "state = 'running'")):
-        left = await asyncio.to_thread(_rows, url, f"SELECT * FROM threadline.{table} WHERE {where}")
-        found += [f"(8) {len(left)} rows are left in {table} where {where}"] if left else []
-    return found + await asyncio.to_thread(_left_in_redis, made.control.urls.redis_url)
+    await queue_is_empty(made.control.urls.redis_url)
+    workers = await idle(made.fleet, made.control.urls.database_url, made.rss)
+    return leaks(workers, await remains(made.fleet, made.control.urls))
 
 
-def _left_in_redis(url: str) -> list[str]:
-    queue = Keys().queue
-    with Redis.from_url(url) as redis:
-        keys = {key.decode("utf-8", "replace"): redis.ttl(key) for key in redis.scan_iter(count=1000)}
-        seconds = redis.time()[0]
-        waiting = {name: round(due / 1000 - seconds, 1) for name, due in redis.zrange(queue, 0, -1, withscores=True)}
-    # Logs stay for a day; an arq message's retry counter and the stranger's bodies for at most that.
-    return [f"(8) message {name!r}, due in {due} s, is left in the queue" for name, due in waiting.items()] + [
-        f"(8) {key} is left in Redis"
-        for key, ttl in keys.items()
-        if (ttl == -1 and key != queue) or key.startswith("arq:in-progress")
-    ]
-
-
-async def _queue_is_empty(url: str) -> None:
-    """Wake-ups of jobs that have ended meanwhile are still taken, and dropped."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_EMPTY_SECONDS):
-            while any("in the queue" in left for left in await asyncio.to_thread(_left_in_redis, url)):
-                await asyncio.sleep(0.2)
+async def _watch_memory(made: Arena) -> None:
+    """What each worker had after its first seconds of work."""
+    born: dict[int, float] = {}
+    while True:
+        for slot in made.fleet.slots:
+            if slot.pid and time.monotonic() - born.setdefault(slot.pid, time.monotonic()) > _WARM_SECONDS:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    made.rss.setdefault(slot.pid, psutil.Process(slot.pid).memory_info().rss)
+        await asyncio.sleep(0.5)
 
 
 async def _undisturbed(rounds: int) -> list[str]:
     graph = chaos.compile(checkpointer=InMemorySaver())
-    given: Any = {"tag": "x", "rounds": rounds, "poison": False, "done": []}
+    given: Any = {"tag": "x", "rounds": rounds, "poison": "", "asks": False, "done": []}
     state = await graph.ainvoke(given, {"configurable": {"thread_id": "x"}})
     return [entry.removeprefix("x ") for entry in state["done"]]
 
 
-def _heads(database_url: str, evidence: Evidence) -> dict[str, list[str]]:
-    """thread → `done` at its head, read by LangGraph's own saver."""
+def _heads(database_url: str, evidence: Evidence) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """thread → `done` at its head, and the ids of the questions there; read by LangGraph's own saver."""
     options = "-c search_path=threadline,public"
     with psycopg.connect(database_url, autocommit=True, row_factory=dict_row, options=options) as connection:
         graph = chaos.compile(checkpointer=PostgresSaver(connection))
         threads = {row["thread_id"] for row in evidence.jobs.values()}
         found = {thread: graph.get_state({"configurable": {"thread_id": thread}}) for thread in threads}
-        return {thread: list(state.values.get("done", [])) for thread, state in found.items()}
-
-
-def _rows(database_url: str, query: str) -> list[dict[str, Any]]:
-    with psycopg.connect(database_url, autocommit=True, row_factory=dict_row) as connection:
-        return connection.execute(query.encode()).fetchall()
+    done = {thread: list(state.values.get("done", [])) for thread, state in found.items()}
+    return done, {thread: [one.id for one in state.interrupts] for thread, state in found.items()}
 
 
 def main() -> None:

@@ -20,7 +20,9 @@ DECK: tuple[str, ...] = (
     "stop_mid_write",
     "freeze",
     "block_loop",
+    "hold_gil",
     "terminate",
+    "drain_exceeded",
     "partition",
     "reset_connections",
     "slow_postgres",
@@ -39,6 +41,7 @@ DECK: tuple[str, ...] = (
     "postgres_exhausted",
     "clock",
     "poison",
+    "memory_bomb",
     "claim_answer_lost",
     "two_jobs_one_thread",
     "cancel_then_death",
@@ -73,14 +76,17 @@ def make_schedule(
             cards = rng.sample(deck, len(deck))
         kind = cards.pop()
         lasts = {
-            "freeze": lease + 1.5,
-            "stop_mid_write": lease + 2.0,
-            "partition": lease + 1.5,
-            "block_loop": lease + 0.5,
+            "freeze": lease + 2.5,
+            "stop_mid_write": lease + 2.5,
+            "partition": lease + 2.5,
+            "block_loop": lease + 1.0,
+            "hold_gil": lease + 2.5,
             "postgres_outage": lease + 1.0,
         }.get(kind, rng.uniform(0.5, lease))
         detail = rng.choice(POINTS) if kind == "crash_at" else ""
-        detail = f"{rng.choice((-60, 60)):+d}" if kind == "clock" else detail
+        # Four seconds off is near enough to claim: then the order of checkpoint ids is at stake (F4).
+        detail = f"{rng.choice((-60, -4, 4, 60)):+d}" if kind == "clock" else detail
+        detail = rng.choice(("", "COMMIT")) if kind == "postgres_lost_answer" else detail
         faults.append(Fault(round(at, 2), kind, rng.randrange(workers), round(lasts, 2), detail))
         at += rng.uniform(0.5, 1.5) * every
     return faults

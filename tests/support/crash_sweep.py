@@ -36,17 +36,17 @@ def main() -> None:
     configure_logs(os.environ.get("THREADLINE_LOG_LEVEL", "error"), "json")
     for point in itertools.count():
         thread, job_id = _enqueue(agent, json.loads(text), point)
-        code = _in_a_process(lambda point=point: _work(point))
+        code = in_a_process(lambda point=point: work(point))
         found = {"point": point, "thread": thread, "job": job_id, "killed": code == KILLED, "head": _head(thread)}
         if code == KILLED:
-            _rescue()
-            found["recovered"] = _in_a_process(lambda: _work(None))
+            rescue()
+            found["recovered"] = in_a_process(lambda: work(None))
         print(json.dumps(found), flush=True)  # noqa: T201 - its output
         if code != KILLED:
             return
 
 
-def _in_a_process(call: Callable[[], None]) -> int:
+def in_a_process(call: Callable[[], None]) -> int:
     pid = os.fork()
     if pid == 0:
         signal.alarm(60)  # one that hangs ends, also when this program was killed
@@ -59,7 +59,7 @@ def _in_a_process(call: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def _work(point: int | None) -> None:
+def work(point: int | None) -> None:
     if point is not None:
         _kill_at(point)
     asyncio.run(WorkerProcess(WorkerSettings.from_env(), burst=True).run())
@@ -96,7 +96,7 @@ def _enqueue(agent: str, value: Any, point: int) -> tuple[str, str]:
     return asyncio.run(run())
 
 
-def _rescue() -> None:
+def rescue() -> None:
     """At once: nobody waits for a lease here."""
     with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
         connection.execute("DELETE FROM threadline.workers")

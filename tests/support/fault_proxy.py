@@ -50,6 +50,11 @@ class FaultProxy:
         login = self._parts.netloc.rpartition("@")[0]
         return self._parts._replace(netloc=f"{login}@127.0.0.1:{self.port}").geturl()
 
+    @property
+    def connections(self) -> int:
+        """Clients' connections that are open now."""
+        return len(self._tasks)
+
     async def __aenter__(self) -> Self:
         await self._listen()
         return self

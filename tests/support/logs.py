@@ -13,7 +13,8 @@ from threadline.contract.events import Event, EventId, encode_event
 from threadline.contract.job import new_id
 from threadline.contract.keys import Keys
 from threadline.log.append import Appended, EventLog
-from threadline.log.follow import Ending, follow
+from threadline.log.follow import follow
+from threadline.log.reader import Ending
 from threadline.redis_client import connect_redis
 
 __all__ = ["Log", "Reader", "log_on", "shown"]

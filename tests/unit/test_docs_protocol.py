@@ -17,7 +17,7 @@ from threadline.contract.keys import Keys
 from threadline.contract.signature import parse_keys, sign, verify
 from threadline.contract.states import Code, OnBusy
 from threadline.errors import InvalidJob
-from threadline.log.follow import Position
+from threadline.log.position import Position
 
 _PROTOCOL = "docs/protocol.md"
 _TEXT = (ROOT / _PROTOCOL).read_text(encoding="utf-8")

@@ -140,6 +140,8 @@ def fenced() -> Iterator[None]:
 
 def _away(error: psycopg.Error) -> bool:
     """Whether the connection failed, not the statement: no answer, shut down, restarting, too many connections."""
+    if isinstance(error, errors.TransactionTimeout):  # F3: the server ended it, and the connection
+        return True
     if not isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
         return False
     state = error.sqlstate

@@ -20,6 +20,7 @@ from threadline.contract.keys import Keys
 from threadline.contract.states import Code, State
 from threadline.errors import BackendUnavailable
 from threadline.ledger.custody import Claim, Custody, Due
+from threadline.ledger.database import Database
 from threadline.ledger.transition_event import event_of
 from threadline.log.append import EventLog
 from threadline.redis_client import REDIS_ERRORS, reason
@@ -27,6 +28,7 @@ from threadline_worker.agents.errors import AgentConfigError
 from threadline_worker.agents.registry import Agent, Agents, UnknownAgentError
 from threadline_worker.announce import Announcer
 from threadline_worker.checkpoints import CheckpointsAway
+from threadline_worker.exhaustion import end_if_exhausted
 from threadline_worker.graph_run import GraphRun
 from threadline_worker.liveness import Liveness
 from threadline_worker.outcome import (
@@ -46,6 +48,7 @@ from threadline_worker.publisher import Publisher
 from threadline_worker.runs import Run
 from threadline_worker.settings import WorkerSettings
 from threadline_worker.telemetry.metrics import Metrics
+from threadline_worker.webhooks.courier import Courier
 
 __all__ = ["Execution", "Services"]
 
@@ -64,12 +67,15 @@ class Services:
     keys: Keys
     ledger: Custody
     checkpoints: AsyncConnectionPool[Any]
+    #: For what tools write in one transaction with the record of it (F2); opened when the first one does.
+    effects: Database
     redis: Any
     events: EventLog
     announcer: Announcer
     agents: Agents
     liveness: Liveness
     metrics: Metrics
+    courier: Courier
 
 
 class Execution:
@@ -91,6 +97,8 @@ class Execution:
                 await self._check_connections()
             row = await self._settle(outcome)
             if row is not None:
+                if "webhook_url" in claim.options:  # the ledger has written the report: this is only the quick way
+                    self._services.courier.soon.set()
                 await self._services.announcer.announce(row)
                 await self._hand_on(claim.thread_id)
 
@@ -116,6 +124,7 @@ class Execution:
             log.warning("job.failed", error=reason(error))
             return Released(Code.TRANSIENT, delay=AWAY_SECONDS)
         except Exception as error:  # the boundary of a job: whatever it is, the worker and its neighbours go on
+            end_if_exhausted(error)
             log.exception("job.failed")
             return Failed(Code.ERROR, f"{type(error).__name__}: {error}"[:2000])
 

@@ -15,6 +15,7 @@ from langgraph.types import Command, Interrupt
 
 from threadline.contract.states import Code
 from threadline.errors import InvalidJob
+from threadline_worker.answers import answers_of
 from threadline_worker.checkpoints import (
     CheckpointsAway,
     Commit,
@@ -23,6 +24,8 @@ from threadline_worker.checkpoints import (
     LeaseLost,
     raise_checkpoint_clock,
 )
+from threadline_worker.effects import LedgerEffects, effects_of_this_run
+from threadline_worker.exhaustion import end_if_exhausted
 from threadline_worker.memory_store import FencedStore
 from threadline_worker.outcome import (
     AWAY_SECONDS,
@@ -79,6 +82,7 @@ class GraphRun:
             claim.job_id,
             before=options["interrupt_before"],
             after=options["interrupt_after"],
+            answers=await answers_of(claim, self._services.ledger, saver),
         )
         match found.action:
             case "finished":
@@ -103,6 +107,10 @@ class GraphRun:
             store.stop()
 
     async def _drive(self, publisher: Publisher, store: FencedStore) -> Outcome:
+        services = self._services
+        ledger = services.ledger
+        # This task's own context: every task and thread of the graph inherits it.
+        effects_of_this_run.set(LedgerEffects(ledger.database, services.effects, ledger.queries, self._fence()))
         try:
             return await self._stream(publisher, store)
         except GraphDrained:
@@ -115,6 +123,7 @@ class GraphRun:
         except InvalidJob as error:
             return Failed(Code.INVALID_INPUT, str(error))
         except Exception as error:  # the boundary of the graph, which is anyone's code
+            end_if_exhausted(error)
             outcome = classify(error)
             log.warning("job.failed", code=outcome.code, exc_info=True)
             return outcome
@@ -212,7 +221,8 @@ class GraphRun:
             return None
         given = self._run.claim.input
         if self._run.claim.kind == "resume":
-            return Command(resume=given)
+            # Without answers it goes on behind a breakpoint.
+            return Command(resume=self._decision.answers) if self._decision.answers else None
         if not isinstance(given, str):
             return given
         if self._agent.text_input is False:
@@ -227,7 +237,8 @@ class GraphRun:
             "user_id": claim.user_id,
             "job_id": claim.job_id,
         }
-        if claim.options.get("checkpoint_id") and self._decision.action == "start":
+        # Inherited by a resume job, it would answer a question of long ago.
+        if claim.kind == "input" and claim.options.get("checkpoint_id") and self._decision.action == "start":
             configurable["checkpoint_id"] = claim.options["checkpoint_id"]
         return {
             "configurable": configurable,
@@ -241,7 +252,9 @@ class GraphRun:
 
 
 def _prompt(interrupt: Interrupt) -> dict[str, Any]:
-    return {"id": interrupt.id, "value": jsonable(interrupt.value)}
+    schema = getattr(interrupt, "response_schema", None)
+    asked = {"id": interrupt.id, "value": jsonable(interrupt.value)}
+    return asked if schema is None else {**asked, "response_schema": jsonable(schema)}
 
 
 def _uuid(job_id: str) -> Any:

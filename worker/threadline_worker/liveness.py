@@ -142,7 +142,14 @@ class Liveness:
     # In the heartbeat's thread:
 
     def _in_thread(self) -> None:
-        asyncio.run(self._beat_for_life())
+        try:
+            asyncio.run(self._beat_for_life())
+        except BaseException:  # noqa: BLE001 - the boundary of a thread
+            # Out of memory, or a bug: without a beat this process is nobody's worker any more.
+            try:
+                log.exception("worker.stalled")
+            finally:
+                os._exit(STALLED_EXIT)
 
     async def _beat_for_life(self) -> None:
         loop, soon = asyncio.get_running_loop(), asyncio.Event()

@@ -45,6 +45,9 @@ from threadline_worker.settings import WorkerSettings
 from threadline_worker.sweep import Sweep
 from threadline_worker.telemetry.http import HealthServer
 from threadline_worker.telemetry.metrics import Metrics, QueueGauges
+from threadline_worker.webhooks.courier import SLOTS, Courier
+from threadline_worker.webhooks.outbox import Outbox
+from threadline_worker.webhooks.sender import Sender
 
 __all__ = ["WorkerProcess", "new_worker_id"]
 
@@ -119,8 +122,12 @@ class WorkerProcess:
                 settings.database_url,
                 application_name=name,
                 max_size=max(4, settings.concurrency),
+                transaction_timeout=settings.transaction_timeout,
                 options=f"-c search_path={keys.schema},public",
             )
+        )
+        effects = await stack.enter_async_context(
+            Database(settings.database_url, application_name=name, transaction_timeout=settings.transaction_timeout)
         )
         async with checkpoints.connection():  # opens the pool
             pass
@@ -132,13 +139,20 @@ class WorkerProcess:
             keys=keys,
             ledger=ledger,
             checkpoints=checkpoints.pool,
+            effects=effects,
             redis=redis,
             events=events,
             announcer=Announcer(ledger, events, self._metrics),
             agents=self._agents,
             liveness=self._liveness(ledger),
             metrics=self._metrics,
+            courier=self._courier(stack, database),
         )
+
+    def _courier(self, stack: AsyncExitStack, database: Database) -> Courier:
+        sender = Sender(self._settings.webhooks.allow, connections=SLOTS)
+        stack.push_async_callback(sender.aclose)
+        return Courier(Outbox(database, self._queries), sender, self._settings.webhooks.secrets, self._metrics)
 
     def _liveness(self, ledger: Custody) -> Liveness:
         settings = self._settings
@@ -165,10 +179,15 @@ class WorkerProcess:
 
     async def _work(self, services: Services, stack: AsyncExitStack) -> None:
         settings, liveness = self._settings, services.liveness
-        direct = Database(settings.database_url, application_name=liveness.application_name)
+        direct = Database(
+            settings.database_url,
+            application_name=liveness.application_name,
+            transaction_timeout=settings.transaction_timeout,
+        )
         rescuer = Rescuer(self._queries, self.worker_id, heartbeat=settings.heartbeat, lease=settings.lease)
         adoption = Adoption(services)
         self._sweep = Sweep(services, direct, rescuer, adoption)
+        self._reports = services.courier.soon
         health = Health(self._runs, liveness, self._sweep, self._draining, loop_stall=settings.loop_stall)
         self._expose(services, health, stack)
         liveness.start()
@@ -187,12 +206,14 @@ class WorkerProcess:
         async with asyncio.TaskGroup() as tasks:
             sweeping = tasks.create_task(self._sweep.run(), name="sweep")
             consuming = tasks.create_task(consumer.run(), name="consume")
+            reporting = tasks.create_task(services.courier.run(), name="webhooks")
             if self._burst:
                 tasks.create_task(self._drain_when_idle(services), name="burst")
             log.info("worker.ready", agents=self._agents.names, slots=self._runs.slots)
             await self._draining.wait()
             await self._drain(liveness, consuming)
             sweeping.cancel()
+            reporting.cancel()
 
     async def _drain(self, liveness: Liveness, consuming: asyncio.Task[None]) -> None:
         """A soft stop: the beat goes on until the last job is given back."""
@@ -227,7 +248,7 @@ class WorkerProcess:
             try:
                 # Messages that carry jobs are in no ledger yet.
                 waiting = await services.ledger.unfinished() or await services.redis.zcard(self._keys.queue)
-                idle = not waiting and not len(self._runs) and not self._tasks
+                idle = not waiting and not len(self._runs) and not self._tasks and not await services.courier.busy()
             except REDIS_ERRORS:  # BackendUnavailable is a ConnectionError, too
                 idle = False
             if idle:
@@ -290,6 +311,7 @@ class WorkerProcess:
 
     def _sweep_soon(self) -> None:
         self._sweep.soon.set()
+        self._reports.set()  # what a client has cancelled is an end, too
 
     def _on_control(self, liveness: Liveness, command: dict[str, Any]) -> None:
         """`{"cancel": job_id}` says where to look, not what to do: the request stands in the ledger."""

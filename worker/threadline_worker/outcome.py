@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from threadline.contract.states import Code
+from threadline_worker.exhaustion import is_shortage
 
 __all__ = [
     "AWAY_SECONDS",
@@ -102,7 +103,8 @@ def classify(error: BaseException) -> Failed | Retriable:
         return Retriable(Code.TRANSIENT, message, _retry_after(error))
     if status is not None:
         return Failed(Code.ERROR, message)
-    if isinstance(error, (TimeoutError, ConnectionError)) or _is_transport(error):
+    # Perhaps another job had all the memory; the third time it is this one's own doing.
+    if isinstance(error, (TimeoutError, ConnectionError)) or _is_transport(error) or is_shortage(error):
         return Retriable(Code.TRANSIENT, message)
     if type(error).__name__ == "GraphRecursionError":
         return Failed(Code.RECURSION_LIMIT, message)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.pregel import Pregel
 from langgraph.types import Interrupt, StateSnapshot
+
+from threadline_worker.answers import Answers
 
 __all__ = ["Decision", "decide", "unfinished"]
 
@@ -23,13 +25,17 @@ Graph = Pregel[Any, Any, Any, Any]
 
 @dataclass(frozen=True)
 class Decision:
-    """`checkpoint_id` and `step` are the head's (None, -2 for a new thread); `values` are set for `finished`."""
+    """`checkpoint_id` and `step` are the head's (None, -2 for a new thread); `values` are set for `finished`.
+
+    `answers` are those of a resume job that no task has taken yet; set for its `start`.
+    """
 
     action: Literal["start", "resume", "finished", "waiting", "superseded"]
     checkpoint_id: str | None = None
     step: int = -2
     interrupts: tuple[Interrupt, ...] = ()
     values: Any = None
+    answers: dict[str, Any] | None = None
 
 
 async def decide(
@@ -40,27 +46,52 @@ async def decide(
     *,
     before: Sequence[str] = (),
     after: Sequence[str] = (),
+    answers: Answers | None = None,
 ) -> Decision:
-    """Look at the head of the thread. Reads only. `before` and `after` name the nodes at which the job shall wait."""
+    """Look at the head of the thread. Reads only. `before` and `after` name the nodes at which the job shall wait.
+
+    `answers` are those that a resume job carries, without what tasks have taken already.
+    """
     config: RunnableConfig = {"configurable": {"thread_id": thread_id}}
     head = await saver.aget_tuple(config)
     if head is None:
         return Decision("start")
     checkpoint_id = str(head.config["configurable"]["checkpoint_id"])
     step = int(head.metadata.get("step", -1))
+    here = Decision("start", checkpoint_id, step)
     if head.metadata.get("job_id") != job_id:
-        # This job's input never reached the head. Was it applied before the thread went on without it?
-        root: RunnableConfig = {"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}
-        async with aclosing(saver.alist(root, filter={"job_id": job_id}, limit=1)) as found:  # type: ignore[type-var]  # a generator
-            async for _earlier in found:
-                return Decision("superseded", checkpoint_id, step)
-        return Decision("start", checkpoint_id, step)
+        if await _was_applied(saver, thread_id, job_id):
+            return replace(here, action="superseded")
+        return here if answers is None else await _answered(graph, config, here, answers)
     state = await graph.aget_state(config)
     if not state.tasks:
-        return Decision("finished", checkpoint_id, step, values=state.values)
+        return replace(here, action="finished", values=state.values)
     if state.interrupts or await _at_breakpoint(graph, state, before, after):
-        return Decision("waiting", checkpoint_id, step, interrupts=tuple(state.interrupts))
-    return Decision("resume", checkpoint_id, step)
+        return replace(here, action="waiting", interrupts=tuple(state.interrupts))
+    return replace(here, action="resume")
+
+
+async def _was_applied(saver: BaseCheckpointSaver[Any], thread_id: str, job_id: str) -> bool:
+    """Whether a job that is not the head's was there: then the thread went on without it; else it never began."""
+    root: RunnableConfig = {"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}
+    async with aclosing(saver.alist(root, filter={"job_id": job_id}, limit=1)) as found:  # type: ignore[type-var]  # a generator
+        return [True async for _earlier in found] != []
+
+
+async def _answered(graph: Graph, config: RunnableConfig, start: Decision, answers: Answers) -> Decision:
+    """A resume job whose first super-step is not committed: its answers stand in pending writes at most.
+
+    An answer that a task has taken is not given again: a task that asks twice would take it as the second answer.
+    """
+    state = await graph.aget_state(config)
+    open_ = {asked.id for asked in state.interrupts}
+    left = {asked: value for asked, value in answers.given.items() if asked in open_ and asked not in answers.spent}
+    if left or not answers.given:
+        return replace(start, answers=left)
+    if state.interrupts and not open_ & answers.spent:
+        return replace(start, action="waiting", interrupts=tuple(state.interrupts))
+    # Nothing is asked; or a subagent has taken its answer and the task above it still shows the old question.
+    return replace(start, action="resume")
 
 
 async def _at_breakpoint(graph: Graph, state: StateSnapshot, before: Sequence[str], after: Sequence[str]) -> bool:

@@ -1,72 +1,56 @@
-"""Turns whatever a graph streams into JSON that programs can use; what JSON lacks becomes {"repr": …}."""
+"""Turns whatever a graph streams into JSON that programs can use; what JSON lacks becomes {"repr": …}.
+
+Nothing is dropped and nothing raises: objects of others may do anything while they are looked at.
+"""
 
 from __future__ import annotations
 
 import base64
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from enum import Enum
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 from langchain_core.messages import BaseMessage, message_to_dict
 from langgraph.types import Interrupt
 from pydantic import BaseModel
 
-__all__ = ["jsonable", "storable"]
+from threadline.contract.codec import MAX_EVENT_BYTES
 
-_MAX_DEPTH = 60
-_MAX_REPR = 2_000
+__all__ = ["jsonable", "packed", "storable", "truncated"]
+
+_MAX_DEPTH: Final = 60
+_MAX_REPR: Final = 2_000
+#: Python refuses to write out numbers of more than 4,300 digits.
+_MAX_BITS: Final = 14_000
+#: Values in one event. So many are over 1 MiB of JSON in any case: the walk need not come to its end.
+_MAX_VALUES: Final = MAX_EVENT_BYTES
+
+_encoder = msgspec.json.Encoder()
 
 
-def jsonable(value: Any, depth: int = 0) -> Any:  # noqa: C901, PLR0911, PLR0912 - one flat table of types reads best
+def jsonable(value: Any) -> Any:
     """Plain JSON data of a value. Messages take LangChain's `{"type", "data"}` form, interrupts `{"id", "value"}`."""
-    if depth > _MAX_DEPTH:
-        return _repr(value)
-    match value:
-        case None | bool():
-            return value
-        case Enum():
-            return jsonable(value.value, depth + 1)
-        case str():
-            return _utf8(value)
-        case int():
-            # Readers in other languages have 53 or 64 bits.
-            return int(value) if -(2**63) <= value < 2**64 else {"repr": str(value)[:_MAX_REPR]}
-        case float():
-            return float(value) if math.isfinite(value) else {"repr": repr(value)}
-        case BaseMessage():
-            return jsonable(message_to_dict(value), depth + 1)
-        case Interrupt():
-            return {"id": value.id, "value": jsonable(value.value, depth + 1)}
-        case Mapping():
-            return {_key(key): jsonable(item, depth + 1) for key, item in value.items()}
-        case list() | tuple():
-            return [jsonable(item, depth + 1) for item in value]
-        case set() | frozenset():
-            return [jsonable(item, depth + 1) for item in sorted(value, key=repr)]
-        case datetime() | date() | time():
-            return value.isoformat()
-        case timedelta():
-            return value.total_seconds()
-        case bytes() | bytearray() | memoryview():
-            return {"base64": base64.b64encode(bytes(value)).decode()}
-        case UUID() | PurePath():
-            return str(value)
-        case BaseModel():
-            return jsonable(_fields_of_model(value), depth + 1)
-        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            fields = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
-            return jsonable(fields, depth + 1)
-        case _:
-            return _repr(value)
+    return _Walk(math.inf).plain(value)
 
 
-def _fields_of_model(model: BaseModel) -> dict[str, Any]:
-    return {name: getattr(model, name, None) for name in type(model).model_fields}
+def packed(value: Any) -> bytes:
+    """A value as an event's data: JSON of at most 1 MiB, or `{"truncated": true, "bytes": n}`."""
+    try:
+        data = _encoder.encode(_Walk(_MAX_VALUES).plain(value))
+    except _TooLargeError:
+        return truncated(2 * _MAX_VALUES)
+    return data if len(data) <= MAX_EVENT_BYTES else truncated(len(data))
+
+
+def truncated(size: int) -> bytes:
+    """What stands for data of so many bytes (at least)."""
+    return _encoder.encode({"truncated": True, "bytes": size})
 
 
 def storable(text: str) -> str:
@@ -74,14 +58,133 @@ def storable(text: str) -> str:
     return _utf8(text).replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
+class _TooLargeError(Exception):
+    """There are more values than an event can hold."""
+
+
+class _Walk:
+    """One walk through a value; `left` values may still be looked at."""
+
+    def __init__(self, left: float) -> None:
+        self._left = left
+        #: What the walk is inside of: met again, it is a cycle.
+        self._inside: set[int] = set()
+
+    def plain(self, value: Any) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            raise _TooLargeError
+        try:
+            scalar = _scalar(value)
+        except Exception:  # noqa: BLE001 - a subclass of datetime or PurePath is foreign code, too
+            return _repr(value)
+        if scalar is not _NONE_OF_THESE:
+            return scalar
+        if id(value) in self._inside or len(self._inside) >= _MAX_DEPTH:
+            return _repr(value)
+        self._inside.add(id(value))
+        try:
+            return self._container(value)
+        except (_TooLargeError, MemoryError):
+            raise
+        except Exception:  # noqa: BLE001 - a foreign object's attributes may do anything; progress must go on
+            return _repr(value)
+        finally:
+            self._inside.discard(id(value))
+
+    def _container(self, value: Any) -> Any:  # noqa: C901, PLR0911 - one flat table of types reads best
+        match value:
+            case BaseMessage():
+                return self._message(value)
+            case Interrupt():
+                return {"id": value.id, "value": self.plain(value.value)}
+            case Mapping():
+                return self._mapping(dict(value).items())
+            case list() | tuple():
+                return [self.plain(item) for item in list(value)]
+            case set() | frozenset():
+                return [self.plain(item) for item in sorted(value, key=repr)]
+            case Enum():
+                return self.plain(value.value)
+            case BaseModel():
+                return self._mapping({**_fields_of_model(value), **(value.model_extra or {})}.items())
+            case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+                return self._mapping(
+                    [(field.name, getattr(value, field.name, None)) for field in dataclasses.fields(value)]
+                )
+            case _:
+                return _repr(value)
+
+    def _message(self, message: BaseMessage) -> Any:
+        try:
+            return self.plain(message_to_dict(message))
+        except _TooLargeError:
+            raise
+        except Exception:  # noqa: BLE001 - pydantic refuses cycles, and what a tool put into `artifact` may do anything
+            return {"type": message.type, "data": self._mapping(_fields_of_model(message).items())}
+
+    def _mapping(self, items: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for key, item in items:
+            name = _key(key)
+            while name in out:  # 1 and "1" are two keys
+                name = f"{name} ({type(key).__name__})"
+            out[name] = self.plain(item)
+        return out
+
+
+_NONE_OF_THESE: Final = object()
+
+
+def _scalar(value: Any) -> Any:
+    for kind in type(value).__mro__:
+        if (form := _SCALARS.get(kind)) is not None:
+            return form(value) if not isinstance(value, Enum) else _NONE_OF_THESE
+    return _NONE_OF_THESE
+
+
+def _integer(value: int) -> Any:
+    # Readers in other languages have 53 or 64 bits.
+    if -(2**63) <= value < 2**64:
+        return int(value)
+    return {"repr": (str(value) if value.bit_length() < _MAX_BITS else hex(value))[:_MAX_REPR]}
+
+
+def _base64(value: Any) -> dict[str, str]:
+    return {"base64": base64.b64encode(bytes(value)).decode()}
+
+
 def _utf8(text: str) -> str:
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    # Through the class: a subclass of str may do anything.
+    return str.__str__(text) if str.isascii(text) else str.encode(text, "utf-8", "replace").decode()
+
+
+_SCALARS: Final[dict[type, Callable[[Any], Any]]] = {
+    type(None): lambda _value: None,
+    bool: bool,
+    str: _utf8,
+    int: _integer,
+    float: lambda value: float(value) if math.isfinite(value) else {"repr": repr(float(value))},
+    datetime: datetime.isoformat,
+    date: date.isoformat,
+    time: time.isoformat,
+    timedelta: timedelta.total_seconds,
+    bytes: _base64,
+    bytearray: _base64,
+    memoryview: _base64,
+    UUID: str,
+    PurePath: lambda value: _utf8(str(value)),
+}
+
+
+def _fields_of_model(model: BaseModel) -> dict[str, Any]:
+    return {name: getattr(model, name, None) for name in type(model).model_fields}
 
 
 def _key(key: Any) -> str:
     if isinstance(key, str):
-        return _utf8(key)
-    return str(key) if isinstance(key, (int, float)) else _repr(key)["repr"]
+        return _utf8(key.value if isinstance(key, Enum) else key)
+    return str(key) if isinstance(key, (int, float)) else str(_repr(key)["repr"])
 
 
 def _repr(value: Any) -> dict[str, str]:
@@ -89,4 +192,4 @@ def _repr(value: Any) -> dict[str, str]:
         text = repr(value)
     except Exception as error:  # noqa: BLE001 - a foreign object's __repr__ may do anything; progress must go on
         text = f"<{type(value).__name__}: repr failed with {type(error).__name__}>"
-    return {"repr": text[:_MAX_REPR].encode("utf-8", "replace").decode()}
+    return {"repr": str.encode(text[:_MAX_REPR], "utf-8", "replace").decode()}

@@ -10,6 +10,7 @@ import msgspec
 from threadline.environment import number
 from threadline.errors import ConfigurationError
 from threadline.settings import ClientSettings
+from threadline_worker.webhooks.settings import WebhookSettings
 
 __all__ = ["WorkerSettings"]
 
@@ -35,7 +36,13 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     metrics_port: int | None = None
     log_format: str | None = None
     log_level: str = "info"
+    webhooks: WebhookSettings = WebhookSettings()
     env: dict[str, str] = msgspec.field(default_factory=dict)
+
+    @property
+    def transaction_timeout(self) -> float:
+        """F3: what a frozen worker has locked is free again before anybody may take it for dead by its silence."""
+        return 0.8 * self.lease
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ, *, concurrency: int | None = None) -> WorkerSettings:
@@ -65,6 +72,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
             metrics_port=None if not port else int(number(env, "THREADLINE_METRICS_PORT", 0, least=0, most=65_535)),
             log_format=_choice(env, "THREADLINE_LOG_FORMAT", ("json", "console")),
             log_level=_choice(env, "THREADLINE_LOG_LEVEL", _LEVELS) or "info",
+            webhooks=WebhookSettings.from_env(env),
             env=dict(env),
         )
 

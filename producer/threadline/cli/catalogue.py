@@ -31,6 +31,8 @@ COMMANDS: Final[dict[str, Entry]] = {
     "jobs": Entry(_JOBS, "List jobs, newest first.", "threadline.cli.jobs:jobs"),
     "cancel": Entry(_JOBS, "Stop a queued or running job.", "threadline.cli.cancel:cancel"),
     "retry": Entry(_JOBS, "Continue a failed or cancelled job.", "threadline.cli.retry:retry"),
+    "inbox": Entry(_JOBS, "List what waits for a person.", "threadline.cli.inbox:inbox"),
+    "resume": Entry(_JOBS, "Answer what a thread waits for.", "threadline.cli.resume:resume"),
     "worker": Entry(_WORKERS, "Run a worker until it is told to stop."),
     "agents": Entry(_WORKERS, "List the agents that workers here can run."),
     "demo": Entry(_WORKERS, "Show a job surviving the death of its worker."),

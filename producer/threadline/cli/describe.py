@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from threadline.cli.output import one_line
 from threadline.contract.codec import dumps
@@ -66,6 +66,7 @@ def described(status: JobStatus) -> Iterator[str]:
         ("took", _took(status)),
         ("code", str((status.error or {}).get("code") or "")),
         ("message", str((status.error or {}).get("message") or "")),
+        ("webhook", _webhook(status.webhook)),
         ("metadata", dumps(status.metadata).decode() if status.metadata else ""),
     ]
     return (f"{name:<9} {one_line(value, 2000)}" for name, value in rows if value)
@@ -94,6 +95,24 @@ def _took(status: JobStatus) -> str:
     if status.started_at is None or status.finished_at is None:
         return ""
     return clock((status.finished_at - status.started_at).total_seconds())
+
+
+def _webhook(report: dict[str, Any] | None) -> str:
+    """Where the report of the latest end stands: `pending after 2 tries, 503, next try 2026-11-20 09:00:05+01:00`."""
+    if report is None:
+        return ""
+    parts = [str(report["state"])]
+    if report["state"] == "held":
+        parts = ["held: no worker that looked has THREADLINE_WEBHOOK_SECRETS"]
+    elif report["attempts"]:
+        parts = [f"{report['state']} after {report['attempts']} tr{'y' if report['attempts'] == 1 else 'ies'}"]
+    if report["status"]:
+        parts.append(str(report["status"]))
+    if report["answer"] and report["state"] != "delivered":
+        parts.append(str(report["answer"]))
+    if report["state"] == "pending" and report["next_at"]:
+        parts.append(f"next try {_moment(datetime.fromisoformat(report['next_at']))}")
+    return ", ".join(parts)
 
 
 def _charged(status: JobStatus) -> str:

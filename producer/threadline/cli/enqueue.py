@@ -12,12 +12,14 @@ import msgspec
 
 from threadline.cli.errors import ExitCode
 from threadline.cli.options import checked, json_option, user_option
-from threadline.cli.output import say, write, write_json
+from threadline.cli.output import is_drawn, say, write, write_json
 from threadline.cli.session import with_client
+from threadline.cli.watch.trail import Trail
 from threadline.client import Client
 from threadline.contract.codec import MAX_INPUT_BYTES, loads
 from threadline.contract.job import STREAM_MODES, check_thread_id
 from threadline.contract.states import OnBusy, State
+from threadline.contract.webhook import check_webhook_url
 from threadline.errors import BackendUnavailable, InvalidJob
 from threadline.job import Job
 
@@ -74,12 +76,19 @@ def _metadata(context: click.Context, parameter: click.Parameter, pairs: tuple[s
     "stream_modes",
     type=click.Choice(STREAM_MODES),
     multiple=True,
-    default=("updates",),
-    help="What the job's events carry (default: updates); may be repeated.",
+    help="What the job's events carry; repeat. Default: updates, to watch on a terminal also messages (tokens).",
 )
 @click.option("--timeout", type=float, metavar="S", help="Seconds of running time, summed over pick-ups.")
 @click.option("--expires", type=float, metavar="S", help="Seconds in which the job must have been started.")
+@click.option("--wait-expires", type=float, metavar="S", help="Seconds until a question that nobody answers ends it.")
 @click.option("--run-at", metavar="ISO", callback=checked(_moment), help="Not before this moment.")
+@click.option(
+    "--webhook",
+    "webhook_url",
+    metavar="URL",
+    callback=checked(check_webhook_url),
+    help="Is sent a signed report of each end.",
+)
 @click.option("--metadata", metavar="KEY=VALUE", multiple=True, callback=_metadata, help="Kept with the job; repeat.")
 @click.option("--watch", "watched", is_flag=True, help="Follow the job; Ctrl-C does not cancel it.")
 @json_option
@@ -92,8 +101,10 @@ def enqueue(
     with --watch --json its events follow, one a line.
     """
     given = _given(text, as_json=input_json)
-
+    drawn = watched and is_drawn() and not as_json
+    options["stream_modes"] = options["stream_modes"] or _modes(drawn=drawn, key=options["idempotency_key"])
     accepted: list[str] = []
+    trail = Trail()
 
     async def body(client: Client) -> int:
         job = await client.enqueue(agent, given, user_id=user_id or "default", **options)
@@ -102,14 +113,20 @@ def enqueue(
             write_json({"job_id": job.job_id, "thread_id": job.thread_id, "state": await _state(client, job)})
         else:
             write(job.job_id)
-        return await _watched(client, job, as_json=as_json) if watched else 0
+        return await _watched(client, job, trail, as_json=as_json) if watched else 0
 
     try:
         return with_client(body)
     except KeyboardInterrupt:
         if accepted:
-            say(f"stopped watching; job {accepted[0]} goes on")
+            back = trail.command(accepted[0], thread=False, exact=not drawn)
+            say(f"stopped watching; job {accepted[0]} goes on. Come back with: {back}")
         return ExitCode.CTRL_C
+
+
+def _modes(*, drawn: bool, key: str | None) -> tuple[str, ...]:
+    """A picture shows the words as they come. Under a key the request must be the same however it is watched."""
+    return ("updates", "messages") if drawn and key is None else ("updates",)
 
 
 def _given(text: str, *, as_json: bool) -> Any:
@@ -141,8 +158,8 @@ async def _state(client: Client, job: Job) -> State:
     return State.QUEUED
 
 
-async def _watched(client: Client, job: Job, *, as_json: bool) -> int:
+async def _watched(client: Client, job: Job, trail: Trail, *, as_json: bool) -> int:
     # Only here: the other commands do without what draws.
     from threadline.cli.watch.following import follow_job  # noqa: PLC0415
 
-    return await follow_job(client, job, as_json=as_json)
+    return await follow_job(client, job, trail, as_json=as_json)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import re
 import sys
+import unicodedata
 from typing import Any
 
 import click
 
 from threadline.contract.codec import dumps
 
-__all__ = ["clean", "hush", "is_drawn", "one_line", "say", "write", "write_json", "write_line"]
+__all__ = ["clean", "columns", "cut", "hush", "is_drawn", "one_line", "say", "write", "write_json", "write_line"]
 
-#: C0 and C1 controls but tab and newline: escape sequences begin with one of them.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+#: C0 and C1 controls but tab and newline (escape sequences begin with one of them), what separates lines elsewhere,
+#: what turns the direction of writing round, and halves of characters, which no terminal takes.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
 def clean(text: str) -> str:
@@ -29,9 +31,33 @@ def one_line(text: str, limit: int = 300) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
+def columns(text: str) -> int:
+    """How many columns a terminal needs for a line: wide characters take two, combining ones none."""
+    return sum(_columns(character) for character in text)
+
+
+def cut(text: str, width: int) -> str:
+    """The beginning of a line in at most `width` columns, with an ellipsis where something was cut off."""
+    if columns(text) <= width:
+        return text
+    room, kept = width - 1, []
+    for character in text:
+        room -= _columns(character)
+        if room < 0:
+            break
+        kept.append(character)
+    return "".join(kept) + "…"
+
+
+def _columns(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in {"W", "F"} else 1
+
+
 def is_drawn() -> bool:
-    """Whether stdout is a terminal that wants colour and movement (NO_COLOR and TERM=dumb do not)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") not in {None, "", "dumb"}
+    """Whether stdout is a terminal that can be drawn on (TERM=dumb is none); colours are left out where NO_COLOR is."""
+    return sys.stdout.isatty() and os.environ.get("TERM") not in {None, "", "dumb"}
 
 
 def say(message: str) -> None:

@@ -63,6 +63,10 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `id` is None only for `gap`. `ns` is the subgraph's namespace, [] for the main agent. `data` is JSON. `prev` is the
     log's last id before a lifecycle event; `step` is a step event's super-step. `at` is UTC, RFC 3339, milliseconds.
+
+    Step events say where they come from, as far as it can be known: `agent` is the main agent's name or the subagent's,
+    `node` the graph's node, `task` LangGraph's id of the run of that node, the same when it runs again after a crash.
+    `rerun`: the log had an event of the same kind of the same task (or step) before this epoch.
     """
 
     job_id: str
@@ -75,6 +79,10 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     prev: str | None = None
     step: int | None = None
     v: int = VERSION
+    agent: str | None = None
+    node: str | None = None
+    task: str | None = None
+    rerun: bool = False
 
     @property
     def position(self) -> EventId | None:
@@ -88,7 +96,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class _Wire(msgspec.Struct, frozen=True):
-    """The field order and presence of contract.md; `prev` and `step` are added only where they are set."""
+    """The field order and presence of contract.md; the fields from `step` on are added only where they are set."""
 
     v: int
     id: str | None
@@ -99,6 +107,10 @@ class _Wire(msgspec.Struct, frozen=True):
     data: Any
     at: str
     step: int | msgspec.UnsetType = msgspec.UNSET
+    agent: str | msgspec.UnsetType = msgspec.UNSET
+    node: str | msgspec.UnsetType = msgspec.UNSET
+    task: str | msgspec.UnsetType = msgspec.UNSET
+    rerun: bool | msgspec.UnsetType = msgspec.UNSET
     prev: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
@@ -107,9 +119,10 @@ _decoder = msgspec.json.Decoder(Event)
 
 
 def encode_event(event: Event) -> bytes:
-    """The event as contract.md's JSON object, `prev` and `step` last and only where set.
+    """The event as contract.md's JSON object, the optional fields last and only where set.
 
-    Data over 1 MiB is replaced by `{"truncated": true, "bytes": n}`; ledger and checkpoint have it whole.
+    `data` may be JSON already, as `msgspec.Raw`. Data over 1 MiB is replaced by `{"truncated": true, "bytes": n}`;
+    ledger and checkpoint have it whole.
     """
     encoded = _encode(event)
     if len(encoded) > MAX_EVENT_BYTES and (size := len(_encoder.encode(event.data))) > MAX_EVENT_BYTES:
@@ -129,6 +142,10 @@ def _encode(event: Event) -> bytes:
             data=event.data,
             at=event.at or now(),
             step=msgspec.UNSET if event.step is None else event.step,
+            agent=msgspec.UNSET if event.agent is None else event.agent,
+            node=msgspec.UNSET if event.node is None else event.node,
+            task=msgspec.UNSET if event.task is None else event.task,
+            rerun=event.rerun or msgspec.UNSET,
             prev=msgspec.UNSET if event.prev is None else event.prev,
         )
     )

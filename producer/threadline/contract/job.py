@@ -13,6 +13,7 @@ import msgspec
 
 from threadline.contract.codec import MAX_INPUT_BYTES, canonical, dumps, loads
 from threadline.contract.states import OnBusy, State
+from threadline.contract.webhook import check_webhook_url
 from threadline.errors import InvalidJob
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "JobRequest",
     "JobStatus",
     "check_id",
+    "check_key",
+    "check_metadata",
     "check_thread_id",
     "check_user_id",
     "decode_request",
@@ -46,7 +49,8 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What `enqueue` asks for. Unknown fields of newer producers are tolerated when it is decoded.
 
     `run_at` is a moment with zone or None (now); `expires` (enqueue to first claim) and `timeout` (running time,
-    summed over pick-ups) are seconds or None (no limit; the worker's default).
+    summed over pick-ups) are seconds or None (no limit; the worker's default), and so is `wait_expires` (until somebody
+    answers; no limit). `webhook_url` is told of each end.
     """
 
     job_id: str
@@ -64,6 +68,8 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     interrupt_before: list[str] = msgspec.field(default_factory=list)
     interrupt_after: list[str] = msgspec.field(default_factory=list)
     checkpoint_id: str | None = None
+    webhook_url: str | None = None
+    wait_expires: float | None = None
     v: int = _VERSION
 
     def check(self) -> JobRequest:
@@ -80,13 +86,15 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
         return self
 
     def options(self) -> dict[str, Any]:
-        """The options that only the worker reads; one JSON column of the ledger."""
-        return {
+        """The options that only the worker reads, and the ledger's trigger for webhooks; one JSON column."""
+        options: dict[str, Any] = {
             "stream_modes": self.stream_modes,
             "interrupt_before": self.interrupt_before,
             "interrupt_after": self.interrupt_after,
             "checkpoint_id": self.checkpoint_id,
         }
+        later = {"webhook_url": self.webhook_url, "wait_expires": self.wait_expires}
+        return {**options, **{name: value for name, value in later.items() if value is not None}}
 
     def fingerprint(self, *, made_up_thread: bool = False) -> str:
         """Same request, same value: what an idempotency key is compared on.
@@ -110,7 +118,11 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What the ledger says of a job. Moments are UTC with zone; `error` is `{"code", "message"}` or None."""
+    """What the ledger says of a job. Moments are UTC with zone; `error` is `{"code", "message"}` or None.
+
+    `webhook` is None without a `webhook_url`, else where the report of the latest end stands: `state` (waiting for an
+    end, pending, held, delivered, failed), `epoch`, `attempts`, `status` (HTTP), `answer`, `next_at`, `delivered_at`.
+    """
 
     job_id: str
     thread_id: str
@@ -126,6 +138,7 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+    webhook: dict[str, Any] | None = None
 
     @property
     def ended(self) -> bool:
@@ -165,6 +178,21 @@ def check_user_id(value: str) -> str:
     return value
 
 
+def check_key(value: str) -> str:
+    """Return the idempotency key; InvalidJob unless it is a string of 1-500 characters without NUL."""
+    _check_text("idempotency key", value, _MAX_KEY)
+    return value
+
+
+def check_metadata(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the metadata; InvalidJob unless it is a dict of at most 64 KiB as JSON."""
+    if not isinstance(value, dict):
+        raise InvalidJob(f"metadata is a {type(value).__name__}: give a dict")
+    if _json_size("metadata", value) > _MAX_METADATA_BYTES:
+        raise InvalidJob("metadata is over 64 KiB as JSON: keep references, not documents")
+    return value
+
+
 def seconds(name: str, value: float | timedelta | None) -> float | None:
     """A duration option as seconds; InvalidJob unless it is above 0 and at most a year."""
     if value is None:
@@ -194,14 +222,14 @@ def _check_options(request: JobRequest) -> None:
     _check_moment(request.run_at)
     seconds("expires", request.expires)
     seconds("timeout", request.timeout)
+    seconds("wait_expires", request.wait_expires)
     if request.idempotency_key is not None:
-        _check_text("idempotency key", request.idempotency_key, _MAX_KEY)
+        check_key(request.idempotency_key)
     if request.checkpoint_id is not None:
         check_id("checkpoint id", request.checkpoint_id)
-    if not isinstance(request.metadata, dict):
-        raise InvalidJob(f"metadata is a {type(request.metadata).__name__}: give a dict")
-    if _json_size("metadata", request.metadata) > _MAX_METADATA_BYTES:
-        raise InvalidJob("metadata is over 64 KiB as JSON: keep references, not documents")
+    if request.webhook_url is not None:
+        check_webhook_url(request.webhook_url)
+    check_metadata(request.metadata)
 
 
 def _check_moment(moment: Any) -> None:

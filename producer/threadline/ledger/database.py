@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, LiteralString, Self
 
 import psycopg
-from psycopg import AsyncConnection, errors
+from psycopg import AsyncConnection, BaseConnection, Connection, errors
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from threadline.errors import BackendUnavailable, ConfigurationError, NotMigrated
 
-__all__ = ["Database", "connection_kwargs", "speaking"]
+__all__ = ["Database", "connection_kwargs", "speaking", "telling"]
 
 Row = DictRow
 #: OperationalError holds what an outage, a limit or a conflict raises; these say the same and are no such errors.
@@ -26,7 +26,10 @@ _UNAVAILABLE = (
     PoolClosed,
     errors.InsufficientPrivilege,
     errors.ReadOnlySqlTransaction,
+    errors.TransactionTimeout,
 )
+#: The first version of Postgres that ends a whole transaction by itself.
+_HAS_TRANSACTION_TIMEOUT = 170_000
 _NOT_MIGRATED = (errors.UndefinedTable, errors.InvalidSchemaName, errors.UndefinedFunction, errors.UndefinedColumn)
 
 
@@ -48,9 +51,16 @@ def connection_kwargs(application_name: str, **more: Any) -> dict[str, Any]:
 @asynccontextmanager
 async def speaking(limit: float) -> AsyncIterator[None]:
     """Everything inside has `limit` seconds; psycopg's errors come out as BackendUnavailable or NotMigrated."""
-    try:
+    with telling(limit):
         async with asyncio.timeout(limit):
             yield
+
+
+@contextmanager
+def telling(limit: float) -> Iterator[None]:
+    """The errors' half of `speaking`, for blocking code too: `limit` is what a TimeoutError inside means."""
+    try:
+        yield
     except _NOT_MIGRATED as error:
         raise NotMigrated(
             f"the database has no current Threadline schema: run `threadline migrate` ({_line(error)})"
@@ -64,6 +74,8 @@ async def speaking(limit: float) -> AsyncIterator[None]:
 class Database:
     """A pool that opens on first use. `limit` is the seconds that any one call may take.
 
+    After `transaction_timeout` seconds the server itself ends a transaction and its connection, also one whose client
+    stands still (F3); Postgres before 17 has no such limit. None sets none: migrations and restoring take their time.
     Raises ConfigurationError for an URL that libpq cannot read, without showing it: it holds the password.
     """
 
@@ -75,15 +87,18 @@ class Database:
         min_size: int = 0,
         max_size: int = 4,
         limit: float = 10.0,
+        transaction_timeout: float | None = None,
         **kwargs: Any,
     ) -> None:
         self.url = _checked(url)
+        self.transaction_timeout = transaction_timeout
         self._opening = asyncio.Lock()
         self.limit = limit
         self._kwargs = connection_kwargs(application_name, **kwargs)
         self.pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
             url,
             kwargs=self._kwargs,
+            configure=self._configure,
             min_size=min_size,
             max_size=max_size,
             open=False,
@@ -110,15 +125,29 @@ class Database:
     async def connect(self) -> AsyncConnection[DictRow]:
         """A connection of its own, outside the pool. Raises BackendUnavailable."""
         async with speaking(self.limit):
-            return await AsyncConnection.connect(self.url, **self._kwargs)
+            connection = await AsyncConnection.connect(self.url, **self._kwargs)
+            await self._configure(connection)
+            return connection
+
+    def connect_blocking(self) -> Connection[DictRow]:
+        """The same for code that runs in a thread. Raises BackendUnavailable."""
+        with telling(self.limit):
+            connection = Connection[DictRow].connect(self.url, **self._kwargs)
+            if limiting := self._limiting(connection):
+                connection.execute(limiting)
+            return connection
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection[DictRow]]:
         """A pooled connection in autocommit; the block has `limit` seconds. Raises BackendUnavailable, NotMigrated."""
-        if self.pool.closed:
-            await self._open()
+        await self.ready()
         async with speaking(self.limit), self.pool.connection() as connection:
             yield connection
+
+    async def ready(self) -> None:
+        """Open the pool if it is not yet. Raises BackendUnavailable."""
+        if self.pool.closed:
+            await self._open()
 
     async def rows(self, query: LiteralString, params: Mapping[str, Any] | None = None) -> list[DictRow]:
         """Run one statement and fetch all of it."""
@@ -130,6 +159,17 @@ class Database:
         """Run one statement and fetch its first row; None if there is none, which is an answer."""
         found = await self.rows(query, params)
         return found[0] if found else None
+
+    async def _configure(self, connection: AsyncConnection[DictRow]) -> None:
+        if limiting := self._limiting(connection):
+            await connection.execute(limiting)
+
+    def _limiting(self, connection: BaseConnection[Any]) -> LiteralString | None:
+        """The statement that sets the limit. As a start option an older server would refuse the whole connection."""
+        if self.transaction_timeout is None or connection.info.server_version < _HAS_TRANSACTION_TIMEOUT:
+            return None
+        milliseconds: Any = int(self.transaction_timeout * 1000)  # a number is as literal as it gets
+        return f"SET transaction_timeout = {milliseconds}"
 
     async def _open(self) -> None:
         async with self._opening:

@@ -12,6 +12,7 @@ from threadline.contract.job import JobRequest, JobStatus
 from threadline.contract.states import OnBusy, State
 from threadline.errors import InvalidJob, JobNotFound, ThreadBusy, ThreadMovedOn, ThreadOwnedByAnother, UnknownAgent
 from threadline.ledger.database import Database, Row, speaking
+from threadline.ledger.lent import Lent
 from threadline.ledger.sql import Queries
 
 __all__ = ["Enqueued", "Ledger", "Snapshot", "status_of"]
@@ -54,7 +55,7 @@ class Ledger:
         *,
         fingerprint: str,
         dispatching: bool,
-        connection: AsyncConnection[Any] | None = None,
+        connection: AsyncConnection[Any] | Lent | None = None,
         check_agent: bool = True,
     ) -> Enqueued:
         """One insert (L2), in the caller's transaction if a connection is given (L3).
@@ -87,8 +88,10 @@ class Ledger:
         assert row is not None  # noqa: S101 - the function always returns one row
         return await self._judge(row, request)
 
-    async def _enqueue_within(self, connection: AsyncConnection[Any], params: dict[str, Any]) -> Row | None:
+    async def _enqueue_within(self, connection: AsyncConnection[Any] | Lent, params: dict[str, Any]) -> Row | None:
         """L3: a savepoint, so that a refused job does not spoil the caller's transaction."""
+        if isinstance(connection, Lent):
+            return await connection.row(self.queries["enqueue"], params)
         async with speaking(self.database.limit):
             if not connection.autocommit:
                 # psycopg commits a block that it had to begin itself: let the caller's transaction begin before it.
@@ -175,6 +178,13 @@ class Ledger:
             raise ThreadMovedOn(f"a later job of thread {status.thread_id} has started: enqueue a new one instead")
         return status
 
+    async def redeliver(self, job_id: str, *, user_id: str | None = None) -> JobStatus:
+        """Make the webhook of the latest end due again. Raises JobNotFound, InvalidJob, ThreadOwnedByAnother."""
+        await self.snapshot(job_id, user_id=user_id)
+        if await self.database.row(self.queries["webhook_again"], {"job_id": job_id}) is None:
+            raise InvalidJob(f"job {job_id} has nothing to report: it has no webhook_url, or it has not ended")
+        return (await self.snapshot(job_id)).status
+
 
 def status_of(row: Row) -> JobStatus:
     """A row of queries/status.sql or jobs.sql as the public JobStatus."""
@@ -195,6 +205,7 @@ def status_of(row: Row) -> JobStatus:
         started_at=row["started_at"],
         finished_at=row["finished_at"],
         metadata=row["metadata"],
+        webhook=row["webhook"],
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from support.documents import pdf
 from support.web import Answer, serving
 from threadline_worker.agents.research.fetch import Fetcher, FetchError
-from threadline_worker.agents.research.guard import Address, GuardedBackend, is_public, resolve
+from threadline_worker.outbound import Address, GuardedBackend, is_public, resolve
 
 LOOPBACK = ipaddress.ip_address("127.0.0.1")
 PAGE = (

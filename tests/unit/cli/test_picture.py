@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from rich.console import Console
+from rich.console import Console, Group
 
 from threadline.cli.watch.draw import picture
 from threadline.cli.watch.plain import line
@@ -15,7 +15,7 @@ def drawn(view, width=80, height=24, *, color=None):
     console = Console(
         file=io.StringIO(), width=width, height=height, force_terminal=bool(color), color_system=color, highlight=False
     )
-    console.print(picture(view, now=view.began + 42, width=width, height=height))
+    console.print(Group(*picture(view, now=view.began + 42, width=width, height=height)))
     return console.file.getvalue().rstrip("\n").split("\n")
 
 

@@ -42,6 +42,7 @@ class Metrics:
         self.tokens = counter("tokens_total", "Tokens as models report them.", "agent", "model", "kind")
         self.supersteps = counter("supersteps_total", "Committed super-steps of main graphs.", "agent")
         self.messages_purged = counter("messages_purged_total", "Messages that nothing could read.", "reason")
+        self.webhook_deliveries = counter("webhook_deliveries_total", "Tries to deliver a webhook.", "result")
         self.worker_jobs_running = gauge("worker_jobs_running", "Jobs in this worker's hands.")
         self.worker_slots = gauge("worker_slots", "Jobs that this worker runs at once.")
         self.pool_connections = gauge("pg_pool_connections", "Connections of this worker's pool.", "state")
@@ -80,9 +81,11 @@ def _families(values: Mapping[str, Any]) -> Iterator[Metric]:
     jobs = GaugeMetricFamily("threadline_jobs", "Jobs in the ledger.", labels=["state"])
     oldest = GaugeMetricFamily("threadline_oldest_queued_seconds", "How long the oldest due job has waited.")
     workers = GaugeMetricFamily("threadline_workers", "Workers whose last beat is younger than the lease.")
+    backlog = GaugeMetricFamily("threadline_webhook_backlog", "Webhooks that are not delivered yet, nor given up.")
     if values:
         for state in ("queued", "running", "interrupted"):
             jobs.add_metric([state], values[state])
         oldest.add_metric([], values["oldest_queued_seconds"])
         workers.add_metric([], values["workers"])
-    yield from (jobs, oldest, workers)
+        backlog.add_metric([], values["webhook_backlog"])
+    yield from (jobs, oldest, workers, backlog)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Final
 
-from rich.console import Group
+from rich.console import Console
 from rich.text import Text
 
 from threadline.cli.describe import clock, counted, short
-from threadline.cli.watch.model import Call, CallState, Todo, View
-from threadline.cli.watch.tree import Row, rows_of
+from threadline.cli.watch.branch import branch_line, known_worker, spinner
+from threadline.cli.watch.lines import apart
+from threadline.cli.watch.model import Todo, View
+from threadline.cli.watch.speech import speech
+from threadline.cli.watch.tree import rows_of
 
-__all__ = ["picture"]
+__all__ = ["STATE_STYLES", "mark_of", "picture"]
 
-_SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-_STATE_STYLES: Final = {
+STATE_STYLES: Final = {
     "running": "bold cyan",
     "succeeded": "bold green",
     "failed": "bold red",
@@ -24,67 +27,92 @@ _STATE_STYLES: Final = {
 }
 _STATE_MARKS: Final = {"succeeded": "✔", "failed": "✖", "cancelled": "■", "interrupted": "?"}
 _TODO_MARKS: Final = {"completed": ("✔", "green"), "in_progress": ("▶", "bold cyan")}
+#: Below so many columns worker and tokens have lines of their own, below so many lines nothing stands apart.
+_NARROW: Final = 60
+_LOW: Final = 16
 _SAID_LINES: Final = 3
-_LEAST_WORK: Final = 3
+_SAID_AT_MOST: Final = 12
+_PLAN_AT_MOST: Final = 12
+_ERROR_LINES: Final = 3
 
 
-def picture(view: View, *, now: float, width: int, height: int) -> Group:
-    """Draw a view at the moment `now` (epoch seconds) into `width` columns and at most `height` lines."""
+def picture(view: View, *, now: float, width: int, height: int, notice: str = "") -> list[Text]:
+    """Draw a view at the moment `now` (epoch seconds) into `width` columns and at most `height` lines.
+
+    `notice` is something about the watching itself, as that Redis is away.
+    """
     width = max(width, 20)
-    head = _head(view, now, width)
-    end = [*_files(view), *_said(view, width)]
-    room = height - len(head) - len(end) - bool(end)
-    plan = _plan(view.todos, max(_LEAST_WORK, min(room // 2, 12)))
-    work = _work(view, now, width, max(_LEAST_WORK, room - len(plan) - 2 * bool(plan) - 1))
+    gap = int(height >= _LOW)
+    head = _head(view, now, width, low=not gap)
+    head += [Text(f"  ! {notice}", style="bold yellow")] * bool(notice)
+    files, said = _files(view, width), _said(view, width)
+    room = height - len(head) - len(files) - min(len(said), _SAID_LINES) - gap * (bool(files) + bool(said))
+    rows = len(rows_of(view, 10_000))
+    plan = _plan(view.todos, max(2, min(_PLAN_AT_MOST, room - 2 * gap - rows - 1, height), room // 2) - 1 - gap)
+    work = _work(view, now, width, room - len(plan) - gap * (bool(plan) + 1))
+    left = room - len(plan) - len(work) - gap * (bool(plan) + bool(work))
+    parts = [head, plan, work, files, _cut(view, said, max(0, left) + _SAID_LINES)]
     lines: list[Text] = []
-    for part in (head, plan, work, end):
+    for part in parts:
         if part:
-            lines += [Text(), *part] if lines else part
+            lines += [*([Text()] * gap if lines else []), *part]
     for text in lines:
         text.no_wrap = True
         text.truncate(width, overflow="ellipsis")
-    return Group(*lines[: max(height, 1)])
+    return lines[: max(height, 1)]
 
 
-def _head(view: View, now: float, width: int) -> list[Text]:
-    style = _STATE_STYLES.get(view.state, "bold")
-    mark = _STATE_MARKS.get(view.state) or _spinner(now)
+def mark_of(view: View, now: float) -> tuple[str, str]:
+    """The sign of a job's state, and its style."""
+    style = STATE_STYLES.get(view.state, "bold")
+    return _STATE_MARKS.get(view.state) or spinner(now), style
+
+
+def _head(view: View, now: float, width: int, *, low: bool) -> list[Text]:
+    mark, style = mark_of(view, now)
     first = Text.assemble((f"{mark} ", style), (view.agent or "job", "bold"), "  ", (view.state, style))
     if view.began is not None:
         first.append(f"  {clock((view.ended or now) - view.began)}")
-    if view.worker:
-        first.append(f"  on {view.worker}", style="cyan")
-    facts = list(_facts(view))
-    lines = [_apart(first, Text("  ".join(facts), style="dim"), width)] if facts else [first]
-    thread = f"   thread {view.thread_id}" if view.thread_id else ""
-    lines.append(Text(f"  job {view.job_id}{thread}", style="dim"))
+    worker = Text(f"  on {known_worker(view.worker)}" if view.worker else "", style="cyan")
+    facts = Text(" · ".join(_facts(view)), style="dim")
+    if width >= _NARROW:
+        lines = [apart(Text.assemble(first, worker), facts, width)]
+    else:
+        lines = [line for line in (first, worker, Text(f"  {facts.plain}", style="dim")) if line.plain.strip()]
+    if not low:
+        thread = f"   thread {view.thread_id}" if view.thread_id else ""
+        lines.append(Text(f"  job {view.job_id}{thread}", style="dim"))
     if view.error:
-        lines.append(Text(f"  {view.error}", style=style))
+        lines += [Text(f"  {line.plain}", style=style) for line in _wrapped(view.error, width - 2)[:_ERROR_LINES]]
     return lines
 
 
 def _facts(view: View) -> Iterable[str]:
-    given, made = view.used
-    if given or made:
-        yield f"{short(given)} in {short(made)} out"
     if view.gaps:
         yield counted(view.gaps, "gap")
     for kind, count in view.others.items():
         yield f"{count} {kind}"
+    given, made = view.used
+    if given or made:
+        yield f"{short(given)} tokens in, {short(made)} out"
 
 
 def _plan(todos: Sequence[Todo], limit: int) -> list[Text]:
-    """A title and at most `limit` lines, around what is being done."""
+    """A title and at most `limit` lines, around what is being done; what is left out is counted."""
     if not todos:
         return []
     done = sum(todo.status == "completed" for todo in todos)
-    current = next((i for i, todo in enumerate(todos) if todo.status != "completed"), len(todos) - 1)
-    first = max(0, min(current - 1, len(todos) - limit))
-    shown = todos[first : first + limit]
     title = Text.assemble(("Plan", "bold"), (f"  {done}/{len(todos)}", "dim"))
-    if len(shown) < len(todos):
-        title.append(f"  ({len(todos) - len(shown)} not shown)", style="dim")
-    return [title, *map(_todo, shown)]
+    if len(todos) <= limit:
+        return [title, *map(_todo, todos)]
+    current = next((i for i, todo in enumerate(todos) if todo.status != "completed"), len(todos) - 1)
+    shown = max(1, limit - 2)
+    first = max(0, min(current - shown // 2, len(todos) - shown))
+    rest = len(todos) - first - shown
+    lines = [Text(f"  … {first} more", style="dim")] * bool(first)
+    lines += map(_todo, todos[first : first + shown])
+    lines += [Text(f"  … {rest} more", style="dim")] * bool(rest)
+    return [title, *lines]
 
 
 def _todo(todo: Todo) -> Text:
@@ -93,95 +121,46 @@ def _todo(todo: Todo) -> Text:
 
 
 def _work(view: View, now: float, width: int, room: int) -> list[Text]:
-    """The tree of calls, its newest rows if it is higher than `room`."""
-    rows = rows_of(view)
-    if not rows:
+    """A title and the tree of calls in at most `room` lines."""
+    if room <= 1 or not (rows := rows_of(view, room - 1)):
         return []
-    asked = sum(not call.id.startswith("ns:") for call in view.calls.values())
-    title = Text.assemble(("Work", "bold"), (f"  {counted(asked, 'call')}", "dim"))
-    left = room - 1
-    if len(rows) > left:
-        rows = _newest(rows, left)
-        title.append("  (earlier ones not shown)", style="dim")
-    return [title, *(_row(row, now, width) for row in rows)]
+    title = Text.assemble(("Work", "bold"), (f"  {counted(view.asked, 'call')}", "dim"))
+    return [title, *(branch_line(row, now, width) for row in rows)]
 
 
-def _newest(rows: list[Row], room: int) -> list[Row]:
-    """The last rows, and above them the calls that they belong to."""
-    kept = rows[-room:]
-    above: list[Row] = []
-    depth = kept[0].depth
-    for row in reversed(rows[: len(rows) - room]):
-        if row.depth < depth:
-            above.insert(0, row)
-            depth = row.depth
-    return [*above, *kept[len(above) :]]
-
-
-def _row(row: Row, now: float, width: int) -> Text:
-    indent = "  " * (row.depth + 1)
-    if row.call is None:
-        return Text(f"{indent}{row.text}", style="yellow")
-    mark, style = _mark(row.call, now)
-    text = Text.assemble(indent, (f"{mark} ", style), (row.call.agent or row.call.name, "bold" * (row.depth == 0)))
-    if row.call.title:
-        text.append(f" {row.call.title}", style="dim")
-    if row.text:
-        text.append(f"  {row.text}", style="dim")
-    return _apart(text, Text(_took(row.call, now), style="dim"), width)
-
-
-def _mark(call: Call, now: float) -> tuple[str, str]:
-    match call.state:
-        case CallState.DONE:
-            return "✔", "green"
-        case CallState.FAILED:
-            return "✖", "red"
-        case CallState.DROPPED:
-            return "↻", "yellow"
-        case _:
-            return _spinner(now), "cyan"
-
-
-def _took(call: Call, now: float) -> str:
-    if call.state is CallState.DROPPED:
-        return "not kept"
-    seconds = max(0.0, (call.ended if call.ended is not None else now) - call.began)
-    return f"{seconds:.1f} s" if seconds < 60 else clock(seconds)  # noqa: PLR2004 - a minute
-
-
-def _files(view: View) -> list[Text]:
-    if not view.files:
-        return []
-    names = [path if size is None else f"{path} ({short(size)})" for path, size in view.files.items()]
-    return [Text.assemble(("Files", "bold"), "  ", "  ".join(reversed(names)))]
+def _files(view: View, width: int) -> list[Text]:
+    """The newest files, as many as fit on a line, and how many more there are."""
+    names = [path if size is None else f"{path} ({short(size)})" for path, size in reversed(view.files.items())]
+    line = Text.assemble(("Files", "bold"))
+    for index, name in enumerate(names):
+        rest = f"  … {len(names) - index - 1} more" if index < len(names) - 1 else ""
+        if index and line.cell_len + Text(f"  {name}{rest}").cell_len > width:
+            line.append(f"  … {len(names) - index} more", style="dim")
+            break
+        line.append(f"  {name}")
+    return [line] * bool(names)
 
 
 def _said(view: View, width: int) -> list[Text]:
-    """The end of what the main agent is saying, or the whole of what it said last, in three lines."""
-    streaming = view.partial.get("")
-    words = " ".join((streaming[1] if streaming else view.said.get("", ""))[-2000:].split())
-    if not words:
-        return []
-    text = Text(words, style="italic", no_wrap=False)
-    lines = _wrapped(text, width - 2)
-    lines = lines[-_SAID_LINES:] if streaming else lines[:_SAID_LINES]
-    return [Text.assemble(("▏ ", "cyan"), line) for line in lines]
+    """What the main agent is saying or writing, or what it said last."""
+    piece = view.partial.get("")
+    words = speech(piece) if piece else " ".join(view.said.get("", "").split())
+    return [Text.assemble(("▏ ", "cyan"), (line.plain, "italic")) for line in _wrapped(words[-4000:], width - 2)]
 
 
-def _wrapped(text: Text, width: int) -> list[Text]:
-    from rich.console import Console  # noqa: PLC0415 - Text.wrap wants one; it draws nothing
-
-    return list(text.wrap(Console(width=width), width))
-
-
-def _apart(left: Text, right: Text, width: int) -> Text:
-    """Left and right on one line; the left one gives way."""
-    space = width - right.cell_len - 1
-    left = left.copy()
-    left.truncate(max(space, 1), overflow="ellipsis", pad=True)
-    return Text.assemble(left, " ", right)
+def _cut(view: View, said: list[Text], limit: int) -> list[Text]:
+    """The end of what is still being said, the beginning of what was."""
+    limit = min(limit, _SAID_AT_MOST)
+    if len(said) <= limit or "" in view.partial:
+        return said[-limit:]
+    return [*said[: limit - 1], Text.assemble(("▏ ", "cyan"), (f"… {len(said) - limit + 1} more lines", "dim"))]
 
 
-def _spinner(now: float) -> str:
-    return _SPINNER[int(now * 8) % len(_SPINNER)]
+def _wrapped(text: str, width: int) -> list[Text]:
+    return list(Text(text).wrap(_paper(), width)) if text else []
+
+
+@cache
+def _paper() -> Console:
+    """Text.wrap wants a console; this one draws nothing."""
+    return Console(width=80)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, aclosing
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
-from threadline.cli.describe import clock, counted
 from threadline.cli.errors import exit_code_of_state
-from threadline.cli.output import is_drawn, say, write, write_line
+from threadline.cli.output import is_drawn, say, write
+from threadline.cli.watch.attend import attend
+from threadline.cli.watch.closing import closing
+from threadline.cli.watch.json_lines import JsonLines
 from threadline.cli.watch.model import View
 from threadline.cli.watch.plain import PlainLines
+from threadline.cli.watch.trail import Trail
 from threadline.client import Client
-from threadline.contract.events import Event, EventType, encode_event
+from threadline.contract.events import Event, EventType
 from threadline.job import Job
+from threadline.settings import ClientSettings
 
 __all__ = ["follow_job"]
 
@@ -26,53 +29,52 @@ class _Shown(Protocol):
 
     def take(self, event: Event) -> None: ...
 
-
-class _JsonLines:
-    """Each event exactly as on the wire, one a line, flushed."""
-
-    view = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Nothing is held back."""
-
-    def take(self, event: Event) -> None:
-        """Print the event. Raises BrokenPipeError."""
-        write_line(encode_event(event))
+    def notice(self, sentence: str) -> None: ...
 
 
-async def follow_job(client: Client, job: Job, *, after: str | None = None, as_json: bool = False) -> int:
+async def follow_job(
+    client: Client, job: Job, trail: Trail, *, after: str | None = None, as_json: bool = False, plain: bool = False
+) -> int:
     """Show a job's events behind `after` until it ends; the exit code that contract.md gives its end.
 
     Raises JobNotFound, ThreadOwnedByAnother, BackendUnavailable, InvalidJob for an `after` that is no event id.
     """
     end: Event | None = None
-    with _shown(await _known(client, job, begun=after is not None), as_json=as_json) as shown:
-        async with aclosing(job.events(after=after)) as events:
+    view = await _known(client, job, begun=after is not None)
+    with _shown(view, as_json=as_json, plain=plain) as shown:
+        async with (
+            attend(shown, ClientSettings.from_env().redis_url, _hint(client, job)) as heard,
+            aclosing(job.events(after=after)) as events,
+        ):
             async for event in events:
+                heard.set()
                 shown.take(event)
+                trail.saw(event)
                 end = event if event.terminal else None
     if end is None:
         return exit_code_of_state(await _ended_before(client, job))
     if shown.view is not None:
-        write(_closing(shown.view))
+        write(closing(shown.view))
     _say_why(job, end)
     return exit_code_of_state(end.type)
 
 
-def _shown(view: View, *, as_json: bool) -> AbstractContextManager[_Shown]:
+def _shown(view: View, *, as_json: bool, plain: bool) -> AbstractContextManager[_Shown]:
     if as_json:
-        return _JsonLines()
-    if not is_drawn():
+        return JsonLines()
+    if plain or not is_drawn():
         return PlainLines(view)
     # Only here: rich is for terminals.
     from threadline.cli.watch.live import LivePicture  # noqa: PLC0415
 
     return LivePicture(view)
+
+
+def _hint(client: Client, job: Job) -> str | None:
+    """What a silence from the beginning means; a ledger would have said that it knows no such job."""
+    if client.has_ledger:
+        return None
+    return f"Redis has nothing of job {job.job_id}; waiting for it (only DATABASE_URL can tell whether it exists)"
 
 
 async def _known(client: Client, job: Job, *, begun: bool) -> View:
@@ -96,23 +98,6 @@ async def _ended_before(client: Client, job: Job) -> str:
     return end
 
 
-def _closing(view: View) -> str:
-    calls = sum(not call.id.startswith("ns:") for call in view.calls.values())
-    given, made = view.used
-    pickups = sum(pickup.kind == "resumed" for pickup in view.pickups)
-    counts = {
-        "call": calls,
-        "file": len(view.files),
-        "pick-up": pickups,
-        "token": given + made,
-        "event": view.events,
-        "gap": view.gaps,
-    }
-    facts = ", ".join(counted(count, what) for what, count in counts.items() if count)
-    took = clock((view.ended or 0.0) - (view.began or 0.0))
-    return f"{view.state} in {took}" + (f" ({facts})" if facts else "")
-
-
 def _say_why(job: Job, end: Event) -> None:
     data = end.data if isinstance(end.data, dict) else {}
     match end.type:
@@ -121,4 +106,4 @@ def _say_why(job: Job, end: Event) -> None:
         case EventType.CANCELLED:
             say(f"job {job.job_id} was cancelled ({data.get('code')})")
         case EventType.INTERRUPTED:
-            say(f"job {job.job_id} waits for a person")
+            say(f"job {job.job_id} waits for a person: `threadline resume {end.thread_id}` answers")

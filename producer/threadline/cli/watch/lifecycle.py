@@ -29,6 +29,8 @@ _RELEASES: Final = {
     str(Code.TRANSIENT): "failed and will be tried again",
     str(Code.ERROR): "failed and will be tried again",
 }
+#: The same in a word, for the line of the one who goes on.
+_WHYS: Final = {str(Code.DEAD_WORKER): "dead", str(Code.DRAIN): "drained", "": "let go"}
 
 
 def lifecycle(view: View, event: Event, at: float) -> Seen:
@@ -47,8 +49,11 @@ def lifecycle(view: View, event: Event, at: float) -> Seen:
         agent = _word(data, "agent") or view.agent
         changed = msgspec.structs.replace(changed, agent=agent)
         return Seen(changed, [Note(at, "queued", agent)])
+    if kind is EventType.RETRIED:
+        changed = _reopened(changed)
     text = _hands(view, kind, data, at)
-    pickup = Pickup(str(kind), at, text, sum(not call.scope for call in view.calls.values()))
+    why = _WHYS.get(code := _word(data, "code"), code) if kind is EventType.RELEASED else ""
+    pickup = Pickup(str(kind), at, text, sum(not call.scope for call in view.calls.values()), why)
     worker = _word(data, "worker_id") if changed.state == "running" else ""
     changed = msgspec.structs.replace(changed, worker=worker, error="", pickups=(*view.pickups, pickup))
     return Seen(changed, [Note(at, str(kind), text)])
@@ -70,9 +75,20 @@ def _hands(view: View, kind: EventType, data: dict[str, Any], at: float) -> str:
             return worker
 
 
+def _reopened(view: View) -> View:
+    """What was cut off by the end is under way again: a retry goes on behind the last checkpoint."""
+    calls = {
+        key: msgspec.structs.replace(call, state=CallState.PENDING, ended=None)
+        if call.state is CallState.STOPPED
+        else call
+        for key, call in view.calls.items()
+    }
+    return msgspec.structs.replace(view, calls=calls)
+
+
 def _ended(view: View, kind: EventType, data: dict[str, Any], at: float) -> Seen:
     # What is open now will not be answered in this run; a subgraph that was told of no end has ended with the job.
-    open_end = CallState.DONE if kind is EventType.SUCCEEDED else CallState.DROPPED
+    open_end = CallState.DONE if kind is EventType.SUCCEEDED else CallState.STOPPED
     calls = {
         key: msgspec.structs.replace(call, state=open_end, ended=at) if call.state is CallState.PENDING else call
         for key, call in view.calls.items()

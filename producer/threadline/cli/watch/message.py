@@ -32,6 +32,9 @@ class Message(NamedTuple):
     answers: str
     failed: bool
     tokens: tuple[int, int] | None
+    #: Of a piece: the tool that it begins to call, and the piece of its arguments.
+    tool: str = ""
+    args: str = ""
 
 
 _KINDS: Final = {"ai": "ai", "AIMessageChunk": "chunk", "tool": "tool"}
@@ -50,6 +53,7 @@ def read_message(value: Any) -> Message | None:
     if (kind := _KINDS.get(str(value.get("type")))) is None:
         return None
     calls = data.get("tool_calls")
+    tool, args = _begun(data.get("tool_call_chunks")) if kind == "chunk" else ("", "")
     return Message(
         kind=kind,
         id=_word(data.get("id")),
@@ -59,6 +63,8 @@ def read_message(value: Any) -> Message | None:
         answers=_word(data.get("tool_call_id")),
         failed=data.get("status") == "error",
         tokens=_tokens(data.get("usage_metadata")),
+        tool=tool,
+        args=args,
     )
 
 
@@ -73,6 +79,15 @@ def _asked(call: Any) -> Asked | None:
         title=_title(args),
         agent=_word(args.get("subagent_type")),
     )
+
+
+def _begun(chunks: Any) -> tuple[str, str]:
+    """The last call that a piece is about: its tool, where this piece names it, and what came of its arguments."""
+    last = chunks[-1] if isinstance(chunks, list) and chunks else None
+    if not isinstance(last, dict):
+        return "", ""
+    args = last.get("args")
+    return _word(last.get("name")), args if isinstance(args, str) else ""
 
 
 def _title(args: dict[str, Any]) -> str:

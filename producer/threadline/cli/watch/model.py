@@ -7,7 +7,10 @@ from typing import NamedTuple
 
 import msgspec
 
-__all__ = ["Call", "CallState", "Note", "Pickup", "Seen", "Todo", "View", "scope_of"]
+__all__ = ["DELEGATE", "Call", "CallState", "Note", "Pickup", "Piece", "Seen", "Todo", "View", "scope_of"]
+
+#: The tool by which a deep agent hands work to a subagent.
+DELEGATE = "task"
 
 
 class CallState(StrEnum):
@@ -18,6 +21,8 @@ class CallState(StrEnum):
     FAILED = "failed"
     #: Its step was run again after a pick-up and asked for other calls: nobody will answer this one.
     DROPPED = "dropped"
+    #: The job ended before it was answered; a retry goes on with it.
+    STOPPED = "stopped"
 
 
 class Todo(NamedTuple):
@@ -40,6 +45,19 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     state: CallState = CallState.PENDING
     #: The subagent that a `task` call asks for.
     agent: str = ""
+    #: The task whose model asked for it, where the worker tells tasks; empty otherwise.
+    task: str = ""
+    #: How many gaps had been seen when it was asked for: an answer may lie in a later one.
+    gaps: int = 0
+
+
+class Piece(NamedTuple):
+    """A message that is being streamed: its text, and the call that it is about to make, as far as they came."""
+
+    id: str
+    text: str = ""
+    tool: str = ""
+    args: str = ""
 
 
 class Pickup(NamedTuple):
@@ -49,6 +67,8 @@ class Pickup(NamedTuple):
     at: float
     text: str
     place: int
+    #: In a word, why the worker before let go.
+    why: str = ""
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,17 +84,23 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     ended: float | None = None
     #: When the last worker was last heard of: what a pick-up's pause is counted from.
     heard_at: float | None = None
+    #: The position of the last event, what `--after` takes.
+    last: str | None = None
     todos: tuple[Todo, ...] = ()
     calls: dict[str, Call] = {}
     #: A subgraph's scope to the call that it works for.
     links: dict[str, str] = {}
+    #: A subgraph's scope to the name of the agent that works in it.
+    names: dict[str, str] = {}
+    #: A tool step's task to the call that it answers, where a worker tells.
+    tasks: dict[str, str] = {}
     pickups: tuple[Pickup, ...] = ()
     #: Path to size in characters, None where only the call was seen.
     files: dict[str, int | None] = {}
     #: Ids of the messages that were taken in.
     messages: frozenset[str] = frozenset()
-    #: A scope to the message that is being streamed: id and text so far.
-    partial: dict[str, tuple[str, str]] = {}
+    #: A scope to the message that is being streamed.
+    partial: dict[str, Piece] = {}
     #: A scope to what was said in it last.
     said: dict[str, str] = {}
     #: A message's id to its input and output tokens.
@@ -94,6 +120,13 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     def completed(self) -> int:
         """How many lines of the plan are done."""
         return sum(todo.status == "completed" for todo in self.todos)
+
+    @property
+    def asked(self) -> int:
+        """How many tool calls were made and kept."""
+        return sum(
+            call.state is not CallState.DROPPED and not call.id.startswith("ns:") for call in self.calls.values()
+        )
 
 
 class Note(NamedTuple):

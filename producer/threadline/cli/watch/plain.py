@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from threadline.cli.describe import clock
-from threadline.cli.output import write_line
+from threadline.cli.output import clean, cut, say, write_line
 from threadline.cli.watch.model import Note, View
 from threadline.cli.watch.reduce import reduce
 from threadline.contract.events import Event
@@ -22,7 +22,7 @@ def line(note: Note, began: float | None, width: int = _WIDTH) -> str:
     """A note as one line of at most `width` columns: time since the start, what, and which."""
     since = clock(note.at - began) if began is not None else ""
     text = f"{since:>7}  {note.label[:12]:<12} {'  ' * note.depth}{note.text}".rstrip()
-    return text if len(text) <= width else text[: width - 1] + "…"
+    return cut(text, width)
 
 
 class PlainLines:
@@ -49,4 +49,9 @@ class PlainLines:
     def tell(self, sentence: str) -> None:
         """A line of one's own among the others. Raises BrokenPipeError."""
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-        write_line(sentence.encode(encoding, errors="replace"))
+        write_line(clean(sentence).encode(encoding, errors="replace"))
+
+    def notice(self, sentence: str) -> None:
+        """What is to be said of the watching itself; on stderr, because it is nothing that happened to the job."""
+        if sentence:
+            say(sentence)

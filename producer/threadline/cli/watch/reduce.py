@@ -9,6 +9,7 @@ import msgspec
 
 from threadline.cli.output import one_line
 from threadline.cli.watch.lifecycle import LIFECYCLE, lifecycle
+from threadline.cli.watch.links import answered_by, link
 from threadline.cli.watch.message import read_message, read_messages
 from threadline.cli.watch.model import CallState, Note, Seen, Todo, View, scope_of
 from threadline.cli.watch.talk import Place, take_message, tell_partial
@@ -22,36 +23,66 @@ def reduce(view: View, event: Event) -> Seen:
     """Take in one event; the same call, file or message told again (a step that ran twice) changes nothing."""
     at = _moment(event.at) or view.heard_at or view.began or 0.0
     view = msgspec.structs.replace(
-        view, thread_id=view.thread_id or event.thread_id, began=at if view.began is None else view.began
+        view,
+        thread_id=view.thread_id or one_line(event.thread_id, 200),
+        began=at if view.began is None else view.began,
+        last=event.id or view.last,
     )
     if event.type == EventType.GAP:
         return _gap(view, event, at)
     view = msgspec.structs.replace(view, events=view.events + 1)
     if event.type in LIFECYCLE:
-        told = [note for scope in list(view.partial) for note in tell_partial(view, scope, at).notes]
-        view = msgspec.structs.replace(view, partial={})
-        view, notes = lifecycle(view, event, at)
-        # A start is news of the worker; a release may be another's about it.
-        heard = at if view.state == "running" else view.heard_at
-        return Seen(msgspec.structs.replace(view, heard_at=heard), [*told, *notes])
+        return _lifecycle(view, event, at)
     running = "running" if view.state in {"waiting", "queued"} else view.state
     view = msgspec.structs.replace(view, heard_at=at, state=running)
-    place = Place(scope_of(event.ns), list(event.ns), at, event.id or "")
+    ns = [one_line(part) for part in event.ns]
+    place = Place(scope_of(ns), ns, at, event.id or "", event.task or "", event.rerun)
+    view = link(view, ns, one_line(event.agent or "") or _speaker(event), at)
+    return _step(view, event, place)
+
+
+def _step(view: View, event: Event, place: Place) -> Seen:
+    truncated = isinstance(event.data, dict) and event.data.get("truncated")
     match event.type:
-        case "updates" if isinstance(event.data, dict) and not event.data.get("truncated"):
+        case "updates" if isinstance(event.data, dict) and not truncated:
             return _updates(view, event.data, place)
-        case "values" if isinstance(event.data, dict) and not event.data.get("truncated"):
+        case "values" if isinstance(event.data, dict) and not truncated:
             return _state(view, event.data, place)
         case "messages" if isinstance(event.data, list) and event.data and (message := read_message(event.data[0])):
             return take_message(view, message, place, 0)
-        case _:
-            return _other(view, event, at)
+        case "tasks" if isinstance(event.data, dict) and (call_id := _answers(event.data.get("input"))):
+            view = answered_by(view, str(event.data.get("id", "")), call_id)
+    return _other(view, event, place.at)
+
+
+def _lifecycle(view: View, event: Event, at: float) -> Seen:
+    # A message that was on its way when its worker let go was not kept: the step runs again and says its own.
+    told = [note for scope in list(view.partial) for note in tell_partial(view, scope, at).notes if event.terminal]
+    view, notes = lifecycle(msgspec.structs.replace(view, partial={}), event, at)
+    # A start is news of the worker; a release may be another's about it.
+    heard = at if view.state == "running" else view.heard_at
+    return Seen(msgspec.structs.replace(view, heard_at=heard), [*told, *notes])
+
+
+def _speaker(event: Event) -> str:
+    """The name that an agent's message bears: what workers before 0.2 tell of who speaks."""
+    if not event.ns or event.type != "updates" or not isinstance(event.data, dict):
+        return ""
+    updates = (update for update in event.data.values() if isinstance(update, dict))
+    messages = (message for update in updates for message in read_messages(update.get("messages")))
+    return next((message.name for message in messages if message.kind == "ai" and message.name), "")
+
+
+def _answers(given: Any) -> str:
+    """The call that a tool step's task was made for."""
+    call = given.get("tool_call") if isinstance(given, dict) else None
+    return str(call.get("id") or "") if isinstance(call, dict) else ""
 
 
 def _gap(view: View, event: Event, at: float) -> Seen:
     data = event.data if isinstance(event.data, dict) else {}
     after, following = data.get("after") or "the beginning", data.get("next") or "now"
-    note = Note(at, "gap", f"events between {after} and {following} are missing")
+    note = Note(at, "gap", one_line(f"events between {after} and {following} are missing"))
     return Seen(msgspec.structs.replace(view, gaps=view.gaps + 1), [note])
 
 

@@ -7,31 +7,35 @@ from typing import Final, NamedTuple
 import msgspec
 
 from threadline.cli.output import one_line
+from threadline.cli.watch.links import answered_by, relinked
 from threadline.cli.watch.message import Asked, Message
-from threadline.cli.watch.model import Call, CallState, Note, Seen, View, scope_of
+from threadline.cli.watch.model import DELEGATE, Call, CallState, Note, Piece, Seen, View
 
 __all__ = ["Place", "take_message", "tell_partial"]
 
 #: Tools whose effect is shown elsewhere (the plan).
 QUIET: Final = frozenset({"write_todos"})
 _WRITERS: Final = frozenset({"write_file", "edit_file"})
-_DELEGATE: Final = "task"
 
 
 class Place(NamedTuple):
-    """Where and when something was told: scope and namespace, epoch seconds, the event's id."""
+    """Where and when something was told: scope and namespace, epoch seconds, the event's id, the task's.
+
+    `rerun`: the step was under way before a pick-up and runs again.
+    """
 
     scope: str
     ns: list[str]
     at: float
     event_id: str
+    task: str = ""
+    rerun: bool = False
 
 
 def take_message(view: View, message: Message, place: Place, index: int) -> Seen:
     """Take in a message; `index` tells messages of one event apart that have no id."""
     if message.kind == "tool":
         return _answered(view, message, place)
-    view = _linked(view, message, place)
     if message.kind == "chunk":
         return _piece(view, message, place)
     key = message.id or f"{place.event_id}/{index}"
@@ -39,7 +43,7 @@ def take_message(view: View, message: Message, place: Place, index: int) -> Seen
         view = msgspec.structs.replace(view, tokens={**view.tokens, key: message.tokens})
     notes: list[Note] = []
     if key not in view.messages:
-        partial = {scope: piece for scope, piece in view.partial.items() if piece[0] != key}
+        partial = {scope: piece for scope, piece in view.partial.items() if piece.id != key}
         view = msgspec.structs.replace(view, partial=partial, messages=view.messages | {key})
         view, notes = _say(view, message.text, place)
         view = _drop_unanswered(view, message, place)
@@ -51,10 +55,15 @@ def take_message(view: View, message: Message, place: Place, index: int) -> Seen
 
 def tell_partial(view: View, scope: str, at: float) -> Seen:
     """A streamed message that nobody sent whole is told as far as it came."""
-    message_id, text = view.partial[scope]
-    partial = {other: piece for other, piece in view.partial.items() if other != scope}
-    view = msgspec.structs.replace(view, partial=partial, messages=view.messages | {message_id})
-    return _say(view, text, Place(scope, scope.split("|") if scope else [], at, ""))
+    piece = view.partial[scope]
+    view = msgspec.structs.replace(_forgotten(view, scope), messages=view.messages | {piece.id})
+    return _say(view, piece.text, Place(scope, scope.split("|") if scope else [], at, ""))
+
+
+def _forgotten(view: View, scope: str) -> View:
+    return msgspec.structs.replace(
+        view, partial={other: piece for other, piece in view.partial.items() if other != scope}
+    )
 
 
 def _say(view: View, text: str, place: Place) -> Seen:
@@ -69,20 +78,27 @@ def _piece(view: View, message: Message, place: Place) -> Seen:
     if message.id in view.messages:
         return Seen(view, [])
     notes: list[Note] = []
-    if (open_piece := view.partial.get(place.scope)) is not None and open_piece[0] != message.id:
-        view, notes = tell_partial(view, place.scope, place.at)
-        open_piece = None
-    text = (open_piece[1] if open_piece else "") + message.text
+    piece = view.partial.get(place.scope)
+    if piece is not None and piece.id != message.id:
+        # What ran again was told as far as it came by a worker that died: nobody's message.
+        view, notes = (_forgotten(view, place.scope), []) if place.rerun else tell_partial(view, place.scope, place.at)
+        piece = None
     tokens = view.tokens
     if message.tokens is not None:
         given, made = tokens.get(message.id, (0, 0))
         tokens = {**tokens, message.id: (given + message.tokens[0], made + message.tokens[1])}
-    partial = {**view.partial, place.scope: (message.id, text)}
+    partial = {**view.partial, place.scope: _grown(piece or Piece(message.id), message)}
     return Seen(msgspec.structs.replace(view, partial=partial, tokens=tokens), notes)
 
 
+def _grown(piece: Piece, message: Message) -> Piece:
+    """The piece with the next one behind it; the arguments of a call are only of interest while it is the last."""
+    args = message.args if message.tool else piece.args + message.args
+    return Piece(piece.id, piece.text + message.text, message.tool or piece.tool, args)
+
+
 def _asked(view: View, asked: Asked, place: Place) -> Seen:
-    if asked.id in view.calls:
+    if (known := view.calls.get(asked.id)) is not None and known.state is not CallState.DROPPED:
         return Seen(view, [])
     call = Call(
         id=asked.id,
@@ -92,11 +108,13 @@ def _asked(view: View, asked: Asked, place: Place) -> Seen:
         epoch=view.epoch,
         began=place.at,
         agent=asked.agent,
+        task=place.task,
+        gaps=view.gaps,
     )
     view = msgspec.structs.replace(view, calls={**view.calls, call.id: call})
     if call.name in QUIET:
         return Seen(view, [])
-    if call.name == _DELEGATE and call.agent:
+    if call.name == DELEGATE and call.agent:
         return Seen(view, [Note(place.at, call.agent, call.title, len(place.ns))])
     return Seen(view, [Note(place.at, "calls", f"{call.name} {call.title}".rstrip(), len(place.ns))])
 
@@ -106,7 +124,7 @@ def _answered(view: View, message: Message, place: Place) -> Seen:
     if call is None or call.ended is not None:
         return Seen(view, [])
     state = CallState.FAILED if message.failed else CallState.DONE
-    view = _relinked(view, call, message.text)
+    view = relinked(answered_by(view, place.task, call.id), call, message.text)
     ended = msgspec.structs.replace(call, state=state, ended=place.at)
     view = msgspec.structs.replace(view, calls={**view.calls, call.id: ended})
     notes = []
@@ -123,52 +141,18 @@ def _answered(view: View, message: Message, place: Place) -> Seen:
 
 
 def _drop_unanswered(view: View, message: Message, place: Place) -> View:
-    """A model speaks when its calls are answered. Open calls of an earlier epoch belong to a step that ran again."""
+    """A model speaks when its calls are answered.
+
+    Open calls of an earlier epoch, or of this very task, belong to a step that ran again; the answers of those from
+    before a gap were in it.
+    """
     again = {asked.id for asked in message.asks}
-    dropped = {
-        key: msgspec.structs.replace(call, state=CallState.DROPPED, ended=place.at)
-        for key, call in view.calls.items()
-        if call.state is CallState.PENDING
-        and call.scope == place.scope
-        and call.epoch < view.epoch
-        and call.id not in again
-    }
-    return msgspec.structs.replace(view, calls={**view.calls, **dropped}) if dropped else view
-
-
-def _linked(view: View, message: Message, place: Place) -> View:
-    """Find the call that a subgraph works for: its agent's name says which, else the first that is free."""
-    if not place.ns or place.scope in view.links:
-        return view
-    parent, taken = scope_of(place.ns[:-1]), set(view.links.values())
-    free = [
-        call
-        for call in view.calls.values()
-        if call.scope == parent and call.name == _DELEGATE and call.state is CallState.PENDING and call.id not in taken
-    ]
-    for call in sorted(free, key=lambda call: call.agent != message.name):
-        return msgspec.structs.replace(view, links={**view.links, place.scope: call.id})
-    own = Call(
-        id=f"ns:{place.scope}",
-        name=message.name or place.ns[-1].partition(":")[0],
-        title="",
-        scope=parent,
-        epoch=view.epoch,
-        began=place.at,
-    )
-    return msgspec.structs.replace(view, calls={**view.calls, own.id: own}, links={**view.links, place.scope: own.id})
-
-
-def _relinked(view: View, call: Call, answer: str) -> View:
-    """A subagent's last word is its call's answer: where twins were taken for each other, it tells them apart."""
-    scopes = {linked: scope for scope, linked in view.links.items()}
-    mine = scopes.get(call.id)
-    if call.name != _DELEGATE or not answer.strip() or (mine is not None and view.said.get(mine) == answer):
-        return view
-    for scope, other in view.links.items():
-        if view.said.get(scope) == answer and view.calls[other].state is CallState.PENDING:
-            swapped = {**view.links, scope: call.id}
-            if mine is not None:
-                swapped[mine] = other
-            return msgspec.structs.replace(view, links=swapped)
-    return view
+    changed: dict[str, Call] = {}
+    for key, call in view.calls.items():
+        if call.state is not CallState.PENDING or call.scope != place.scope or call.id in again:
+            continue
+        if call.epoch < view.epoch or (place.rerun and place.task and call.task == place.task):
+            changed[key] = msgspec.structs.replace(call, state=CallState.DROPPED, ended=place.at)
+        elif call.gaps < view.gaps:
+            changed[key] = msgspec.structs.replace(call, state=CallState.DONE, ended=place.at)
+    return msgspec.structs.replace(view, calls={**view.calls, **changed}) if changed else view

@@ -1,13 +1,18 @@
--- Jobs that were not started in time, and jobs that are queued or wait for a person with a pending cancel (L8). %(limit)s.
--- A request for a queued job is one that raced with a release: a backoff must not keep the job.
+-- Jobs that were not started in time, waits for a person that nobody ended in time, and jobs that are queued or wait for a
+-- person with a pending cancel (L8). %(limit)s. A request for a queued job is one that raced with a release: a backoff must
+-- not keep the job.
 WITH overdue AS (
     SELECT job_id FROM {schema}.jobs WHERE state = 'queued' AND started_at IS NULL AND expires_at <= now()
+    UNION SELECT job_id FROM {schema}.jobs
+    WHERE state = 'interrupted' AND answered_by IS NULL AND wait_expires_at <= now()
     UNION SELECT job_id FROM {schema}.cancel_requests JOIN {schema}.jobs USING (job_id)
     WHERE state = 'queued' OR (state = 'interrupted' AND answered_by IS NULL)
 ), due AS (
-    SELECT j.job_id, c.code AS cancel FROM {schema}.jobs AS j JOIN overdue USING (job_id)
+    SELECT j.job_id, coalesce(c.code, CASE WHEN j.state = 'interrupted' THEN 'expired' END) AS cancel
+    FROM {schema}.jobs AS j JOIN overdue USING (job_id)
     LEFT JOIN {schema}.cancel_requests AS c USING (job_id)
-    WHERE j.state IN ('queued', 'interrupted') LIMIT %(limit)s FOR UPDATE OF j SKIP LOCKED
+    WHERE j.state = 'queued' OR (j.state = 'interrupted' AND j.answered_by IS NULL)
+    LIMIT %(limit)s FOR UPDATE OF j SKIP LOCKED
 )
 UPDATE {schema}.jobs AS j SET state = CASE WHEN due.cancel IS NULL THEN 'failed' ELSE 'cancelled' END,
     code = coalesce(due.cancel, 'expired'),

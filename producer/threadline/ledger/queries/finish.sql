@@ -9,6 +9,8 @@ UPDATE {schema}.jobs AS j SET
     interrupts = CASE WHEN own.cancel IS NULL THEN %(interrupts)s::json END,
     epoch = j.epoch + 1, transition = 'finish', transition_at = clock_timestamp(), finished_at = clock_timestamp(),
     previous_worker = j.worker_id, silent_since = NULL, log_top = %(log_top)s,
+    wait_expires_at = CASE WHEN %(state)s::text = 'interrupted'
+        THEN clock_timestamp() + make_interval(secs => (j.options ->> 'wait_expires')::float8) END,
     running_seconds = j.running_seconds + extract(epoch FROM clock_timestamp() - j.claimed_at)
 FROM (
     SELECT o.job_id, c.code AS cancel FROM {schema}.jobs AS o

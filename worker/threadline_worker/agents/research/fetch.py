@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import httpx
 
 from threadline_worker.agents.research.documents import Document, UnreadableDocumentError, parse_document
-from threadline_worker.agents.research.guard import ForbiddenAddressError, GuardedBackend, GuardedTransport
 from threadline_worker.agents.research.state import Source
+from threadline_worker.outbound import ForbiddenAddressError, GuardedBackend, GuardedTransport
 
 MAX_BYTES = 5 * 1024 * 1024
 MAX_REDIRECTS = 5

@@ -1,4 +1,4 @@
-"""Lets a request out to the public internet only, and connects to the very address that was checked.
+"""Lets a request out to allowed addresses only (the public internet's), and connects to the very one that was checked.
 
 A name is resolved once, every address it has is checked, and the connection goes to one of those: what the name
 resolves to a moment later does not matter. It holds for each hop of a redirect, because each makes its connection here.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterable
 
 import httpcore
@@ -74,7 +75,7 @@ async def resolve(host: str, port: int) -> list[str]:
 
 
 class GuardedBackend(httpcore.AsyncNetworkBackend):
-    """Connects only to addresses that are allowed; ``resolver`` and ``allowed`` are replaced in tests alone."""
+    """Connects only to addresses that are ``allowed``; ``resolver`` is replaced in tests alone."""
 
     def __init__(self, resolver: Resolver = resolve, allowed: Allowed = is_public) -> None:
         self._resolver, self._allowed = resolver, allowed
@@ -120,9 +121,20 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
 class GuardedTransport(httpx.AsyncHTTPTransport):
     """httpx's transport over connections that ``GuardedBackend`` makes; proxies of the environment are not used."""
 
-    def __init__(self, backend: GuardedBackend) -> None:
-        super().__init__(trust_env=False)
+    def __init__(
+        self,
+        backend: GuardedBackend,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        connections: int = 10,
+        idle_seconds: float | None = None,
+    ) -> None:
+        trusted = ssl_context or httpx.create_ssl_context(trust_env=False)
+        super().__init__(verify=trusted, trust_env=False)
         # httpx has no public way to hand a network backend to its pool; a test holds that this one is really used.
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=httpx.create_ssl_context(trust_env=False), network_backend=backend
+            ssl_context=trusted,
+            network_backend=backend,
+            max_connections=connections,
+            keepalive_expiry=idle_seconds,
         )

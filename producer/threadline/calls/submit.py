@@ -1,0 +1,100 @@
+"""Enqueueing: a job is committed in the ledger or carried whole by Redis, and an accepted one is never lost."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from contextlib import suppress
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from threadline import dispatch
+from threadline.calls.announce import Announcer
+from threadline.calls.backends import Backends
+from threadline.contract import arq_message
+from threadline.contract.codec import canonical
+from threadline.contract.job import JobRequest, new_id
+from threadline.contract.signature import sign
+from threadline.errors import BackendUnavailable, NeedsDatabase
+from threadline.ledger.ledger import Enqueued, Ledger
+from threadline.redis_client import REDIS_ERRORS, reason
+
+__all__ = ["Submission"]
+
+
+class Submission:
+    """Takes checked requests."""
+
+    def __init__(self, backends: Backends, announcer: Announcer) -> None:
+        self._backends = backends
+        self._announcer = announcer
+
+    def new_id(self, what: str, user_id: str, idempotency_key: str | None) -> str:
+        """A fresh id; without a ledger to look the key up in, the key itself says which job (and new thread) it is."""
+        if self._backends.ledger is not None or idempotency_key is None:
+            return new_id()
+        named = canonical([self._backends.keys.namespace, what, user_id, idempotency_key])
+        return hashlib.sha256(named).hexdigest()[:32]
+
+    async def submit(
+        self, request: JobRequest, *, made_up_thread: bool, connection: AsyncConnection[Any] | None
+    ) -> tuple[str, str]:
+        """Store the job, or find the one that its key names; its job id and thread id. Raises as `Client.enqueue`."""
+        ledger, redis = self._backends.ledger, self._backends.redis
+        if ledger is None:
+            if connection is not None:
+                raise NeedsDatabase("enqueue(connection=…) writes the ledger: give the client a database_url")
+            await self._carry(request)
+            return request.job_id, request.thread_id
+        stored = await ledger.enqueue(
+            request,
+            fingerprint=request.fingerprint(made_up_thread=made_up_thread),
+            # In the caller's transaction nothing is sent: dispatch follows the commit (L3).
+            dispatching=redis is not None and connection is None,
+            connection=connection,
+        )
+        if connection is None and stored.created and stored.head:
+            await self.dispatch(ledger, stored, request.agent)
+        return stored.job_id, stored.thread_id
+
+    async def dispatch(self, ledger: Ledger, stored: Enqueued, agent: str) -> None:
+        """The job is committed; Redis only makes it quick. What fails here the sweep repairs."""
+        redis = self._backends.redis
+        if redis is None:
+            return
+        message = arq_message.Message(
+            arq_message.message_id(stored.job_id, stored.epoch, stored.dispatch_n), [stored.job_id], _now_ms()
+        )
+        try:
+            await dispatch.send(redis, self._backends.keys, [message])
+            await self._announcer.queued(stored.job_id, stored.thread_id, agent)
+        except REDIS_ERRORS:
+            with suppress(BackendUnavailable):
+                await ledger.undispatch(stored.job_id, stored.dispatch_n)
+
+    async def _carry(self, request: JobRequest) -> None:
+        """L5: the message is the only copy until a worker adopts it into the ledger."""
+        redis = self._backends.redis
+        if redis is None:
+            raise NeedsDatabase("enqueue() needs REDIS_URL or DATABASE_URL")
+        job = sign(request.as_json(), self._backends.settings.enqueue_keys)
+        # Another request under the same key has the same job id: it must not take the place of the first one's body.
+        message = arq_message.Message(
+            f"{request.job_id}-{request.fingerprint()[:12]}",
+            [request.job_id, job],
+            _now_ms(),
+            ttl_ms=arq_message.CARRIED_TTL_MS,
+        )
+        try:
+            await dispatch.send(redis, self._backends.keys, [message])
+        except REDIS_ERRORS as error:
+            raise BackendUnavailable(
+                f"Redis: {reason(error)}: the job was not accepted for certain; repeat it"
+            ) from error
+        with suppress(*REDIS_ERRORS):
+            await self._announcer.queued(request.job_id, request.thread_id, request.agent)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

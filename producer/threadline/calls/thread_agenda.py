@@ -1,0 +1,119 @@
+"""A thread's agenda from the ledger: no job is missed, and one position (`JOB/ID`) says what was told."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Final
+
+from threadline.contract.events import Event, EventId
+from threadline.contract.states import ENDED
+from threadline.errors import BackendUnavailable, JobNotFound, ThreadOwnedByAnother
+from threadline.ledger.database import Row
+from threadline.ledger.ledger import Ledger
+from threadline.ledger.transition_event import event_of
+from threadline.log.feed import Heard
+from threadline.log.reader import Ending
+from threadline.log.thread import Turn
+
+__all__ = ["LedgerAgenda", "ending_of"]
+
+#: A look takes transitions that are so much older than the newest one seen, too: a transaction that replaces jobs
+#: may have been open for long when it commits.
+_OVERLAP: Final = timedelta(hours=1)
+
+
+class LedgerAgenda:
+    """See threadline.log.thread.Agenda. Jobs come in the order in which they began to run, or ended without.
+
+    One job of a thread runs at a time, and no ended job is continued once a later one has begun (L7): so all of a
+    job's events stand before all of the next one's, and what is told never has to be told again.
+    """
+
+    def __init__(self, ledger: Ledger, thread_id: str, user_id: str | None) -> None:
+        self._ledger = ledger
+        self._thread_id = thread_id
+        self._user_id = user_id
+        self._rows: dict[str, Row] = {}
+        self._told: dict[str, EventId] = {}
+        #: Jobs whose log had nothing new although the ledger has: until something is heard, they are not asked again.
+        self._in_vain: dict[str, int] = {}
+        self._newest: datetime | None = None
+
+    async def begin(self, after: Turn | None) -> None:
+        """The first look. Raises ThreadOwnedByAnother, JobNotFound (the job of `after`), BackendUnavailable."""
+        params = {"thread_id": self._thread_id}
+        owner = await self._ledger.database.row(self._ledger.queries["thread_owner"], params)
+        self._check_owner(owner)
+        await self._look()
+        if after is None or after.after is None:
+            return
+        status = (await self._ledger.snapshot(after.job_id)).status
+        if status.thread_id != self._thread_id:
+            raise JobNotFound(f"job {after.job_id} is not one of thread {self._thread_id}: give one of its events")
+        for job_id, row in self._rows.items():
+            if job_id == after.job_id:
+                break
+            # An ended job's last event is that of the transition that ended it.
+            self._told[job_id] = EventId(row["epoch"], 1)
+        self._told[after.job_id] = after.after
+
+    async def next(self) -> Turn | None:
+        """The first job that is not over or of which the last epoch is not told."""
+        with suppress(BackendUnavailable):  # Postgres is away: what is known goes on, a later look will tell the rest
+            await self._look()
+        for job_id, row in self._rows.items():
+            told = self._told.get(job_id)
+            over = row["state"] in ENDED and told is not None and told.epoch >= row["epoch"]
+            if not over and self._in_vain.get(job_id) != row["epoch"]:
+                return Turn(job_id, told)
+        return None
+
+    def hear(self, heard: Event | Heard) -> None:
+        """Whatever it was: the ledger is asked again."""
+        del heard
+        self._in_vain.clear()
+
+    def told(self, turn: Turn, last: EventId | None, *, was_live: bool) -> None:
+        """Remember the position; a log that is behind the ledger has to be waited for."""
+        del was_live
+        if last is not None:
+            self._told[turn.job_id] = last
+        if last == turn.after:
+            self._in_vain[turn.job_id] = self._rows[turn.job_id]["epoch"]
+
+    def reconnected(self) -> None:
+        """The ledger is asked again anyway."""
+        self._in_vain.clear()
+
+    def gap(self) -> Event | None:
+        """The ledger has every job."""
+        return None
+
+    def ending(self, job_id: str) -> Ending | None:
+        """How the job ended."""
+        return ending_of(self._ledger, job_id)
+
+    async def _look(self) -> None:
+        params = {"thread_id": self._thread_id, "since": self._newest and self._newest - _OVERLAP}
+        rows = await self._ledger.database.rows(self._ledger.queries["thread_jobs"], params)
+        for row in rows:
+            self._check_owner(row)
+            self._newest = max(row["transition_at"], self._newest or row["transition_at"])
+        known = self._rows | {row["job_id"]: row for row in rows}
+        ordered = sorted(known.values(), key=lambda row: (row["begun"], row["seq"]))
+        self._rows = {row["job_id"]: row for row in ordered}
+
+    def _check_owner(self, row: Row | None) -> None:
+        if row is not None and self._user_id is not None and row["user_id"] != self._user_id:
+            raise ThreadOwnedByAnother(f"thread {self._thread_id} belongs to another user")
+
+
+def ending_of(ledger: Ledger, job_id: str) -> Ending:
+    """Asks the ledger for the event of the job's end; None while it has not ended."""
+
+    async def ending() -> Event | None:
+        row = await ledger.database.row(ledger.queries["transition"], {"job_id": job_id})
+        return event_of(row) if row is not None and row["state"] in ENDED else None
+
+    return ending

@@ -1,0 +1,104 @@
+"""What people are asked and answer: an answer is one new job in the asking job's place, or an error and nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NamedTuple
+
+import msgspec
+
+from threadline.contract.codec import canonical, dumps
+from threadline.contract.states import State
+from threadline.contract.waiting import Waiting
+from threadline.errors import InvalidJob, NotWaiting, ThreadOwnedByAnother
+from threadline.ledger.database import Database, Row
+from threadline.ledger.ledger import Enqueued
+from threadline.ledger.sql import Queries
+
+__all__ = ["Answer", "Answers"]
+
+
+class Answer(NamedTuple):
+    """`values` by interrupt id; or else `value` for the only question (None: none is given)."""
+
+    value: Any = None
+    values: dict[str, Any] | None = None
+
+    def fingerprint(self, thread_id: str) -> str:
+        """Same answer, same value: what an idempotency key is compared on."""
+        return hashlib.sha256(canonical(["resume", thread_id, self.value, self.values])).hexdigest()
+
+
+class Answers:
+    """The questions of one ledger."""
+
+    def __init__(self, database: Database, queries: Queries) -> None:
+        self._database = database
+        self._queries = queries
+
+    async def resume(
+        self,
+        job_id: str,
+        thread_id: str,
+        answer: Answer,
+        *,
+        user_id: str | None,
+        metadata: dict[str, Any],
+        idempotency_key: str | None,
+        dispatching: bool,
+    ) -> tuple[Enqueued, Row]:
+        """Store a resume job. Raises NotWaiting, InvalidJob, ThreadOwnedByAnother, BackendUnavailable, NotMigrated."""
+        params = {
+            "job_id": job_id,
+            "thread_id": thread_id,
+            "user_id": user_id,
+            "answers": None if answer.values is None else dumps(answer.values).decode(),
+            "value": dumps(answer.value).decode(),
+            "plain": answer.value is not None,
+            "metadata": dumps(metadata).decode(),
+            "idempotency_key": idempotency_key,
+            "fingerprint": answer.fingerprint(thread_id),
+            "dispatching": dispatching,
+        }
+        row = await self._database.row(self._queries["resume"], params)
+        assert row is not None  # noqa: S101 - the function always returns one row
+        if row["outcome"] not in {"created", "existing"}:
+            _refuse(row, idempotency_key)
+        stored = Enqueued(
+            job_id=row["job_id"],
+            thread_id=row["thread_id"],
+            state=State(row["state"]),
+            epoch=row["epoch"],
+            created=row["outcome"] == "created",
+            head=bool(row["head"]),
+            dispatch_n=row["dispatch_n"] or 0,
+        )
+        return stored, row
+
+    async def inbox(self, *, user_id: str | None, thread_id: str | None = None, limit: int = 50) -> list[Waiting]:
+        """What waits for a person, longest first."""
+        params = {"user_id": user_id, "thread_id": thread_id, "limit": limit}
+        rows = await self._database.rows(self._queries["inbox"], params)
+        return [msgspec.convert({**row, "interrupts": row["interrupts"] or []}, Waiting) for row in rows]
+
+
+def _refuse(row: Row, idempotency_key: str | None) -> None:
+    thread = row["thread_id"]
+    ids = ", ".join(str(asked["id"]) for asked in row["interrupts"] or [])
+    match row["outcome"]:
+        case "unknown_thread":
+            raise NotWaiting(f"thread {thread} is not known: check the id")
+        case "owned_by_another":
+            raise ThreadOwnedByAnother(f"thread {thread} belongs to another user")
+        case "not_waiting":
+            raise NotWaiting(f"thread {thread} waits for nobody: `threadline inbox` lists what waits")
+        case "different":
+            raise InvalidJob(f"idempotency key {idempotency_key!r} was used for another request (job {row['job_id']})")
+        case "takes_no_value":
+            raise InvalidJob(f"thread {thread} waits at a breakpoint and asks nothing: resume it without a value")
+        case "unanswered":
+            raise InvalidJob(f"thread {thread} asks {ids}: give value=… or values={{id: …}}")
+        case "several":
+            raise InvalidJob(f"thread {thread} has several questions: give values={{id: …}} for any of {ids}")
+        case _:
+            raise InvalidJob(f"values= names a question that thread {thread} does not ask; it asks: {ids or 'nothing'}")

@@ -1,0 +1,226 @@
+"""Blocking calls into async code: one event loop in a daemon thread, begun by the first call, gone after `close()`.
+
+The loop belongs to one process: after a fork the child begins one of its own and leaves what it inherited untouched,
+because the sockets and the selector in there are still the parent's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from concurrent.futures import CancelledError, Future
+from contextlib import aclosing
+from typing import Any, Final, Generic, TypeVar
+
+from threadline.errors import BackendUnavailable
+
+__all__ = ["Portal"]
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+#: Items that an iteration fetches ahead of its reader; behind that the source waits.
+_AHEAD: Final = 64
+#: Seconds that `close()`, and the end of an iteration, give what is under way to let go of its connections.
+_CLOSE_SECONDS: Final = 5.0
+_STOP_SECONDS: Final = 1.0
+
+
+class Portal(Generic[R]):
+    """Holds a resource in an event loop of its own and lets any thread call it.
+
+    `make` makes the resource inside the loop (once a process), `close_resource` closes it there. Calls of a closed
+    portal raise BackendUnavailable; so do those that wait while another thread closes it.
+    """
+
+    def __init__(self, make: Callable[[], R], close_resource: Callable[[R], Awaitable[None]]) -> None:
+        self._make = make
+        self._close_resource = close_resource
+        self._closed = False
+        #: By process id: a lock that another thread held at the fork would never be free again in the child.
+        self._lives: dict[int, _Life[R]] = {}
+        # A client that nobody closed lets go of its connections when it is collected, at the latest at exit.
+        weakref.finalize(self, _end_of_this_process, self._lives)
+
+    def call(
+        self, ask: Callable[[R], Coroutine[Any, Any, T]], *, meanwhile: Callable[[Future[T]], None] | None = None
+    ) -> T:
+        """Run `ask(resource)` in the loop and wait for it; Ctrl-C cancels it and is raised at once.
+
+        `meanwhile` is what the calling thread does before it waits; what it raises ends the call, too.
+        """
+        future = self._life().submit(ask)
+        try:
+            if meanwhile is not None:
+                meanwhile(future)
+            return future.result()
+        except CancelledError:
+            raise BackendUnavailable("the client was closed during the call") from None
+        finally:
+            future.cancel()  # a no-op unless waiting was interrupted; the loop's thread cleans up
+
+    def iterate(self, ask: Callable[[R], AsyncGenerator[T, None]]) -> Generator[T, None, None]:
+        """The items of `ask(resource)`, which begins at the first `next()` and ends with this generator."""
+        pump = _Pump[R, T](self._life(), ask)
+        try:
+            while (item := pump.next()) is not None:
+                yield item[0]
+        finally:
+            pump.stop()
+
+    def close(self) -> None:
+        """Cancel what is under way, close the resource, end the loop and its thread; safe to call twice."""
+        self._closed = True
+        if (life := self._lives.get(os.getpid())) is not None:
+            life.end()
+            life.raise_failure()
+
+    def _life(self) -> _Life[R]:
+        pid = os.getpid()
+        life = self._lives.get(pid) or self._lives.setdefault(pid, _Life(self._make, self._close_resource))
+        if self._closed:
+            raise BackendUnavailable("the client is closed: make a new one")
+        return life
+
+
+class _Life(Generic[R]):
+    """A portal's loop, thread and resource in one process."""
+
+    def __init__(self, make: Callable[[], R], close_resource: Callable[[R], Awaitable[None]]) -> None:
+        self.pid = os.getpid()
+        self._make = make
+        self._close_resource = close_resource
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, R]] = Future()
+        self._over: Future[None] = Future()
+        self._ended = False
+        self._calls: set[asyncio.Task[Any]] = set()
+
+    def submit(self, ask: Callable[[R], Coroutine[Any, Any, T]]) -> Future[T]:
+        """Begin a call. Raises BackendUnavailable if the portal was closed."""
+        if self.inside:
+            raise RuntimeError("a blocking call inside the client's own event loop would wait for itself")
+        with self._lock:
+            if self._ended:
+                raise BackendUnavailable("the client is closed: make a new one")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="threadline-client", daemon=True)
+                self._thread.start()
+            loop, _, resource = self._ready.result()
+            return asyncio.run_coroutine_threadsafe(self._called(ask, resource), loop)
+
+    def end(self) -> None:
+        """End the loop; returns when its thread has ended, except inside that thread (where a collector may call)."""
+        with self._lock:
+            self._ended = True
+            if self._thread is None:
+                return
+            if self._ready.exception() is None:
+                loop, stop, _ = self._ready.result()
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(stop.set)
+        if not self.inside:
+            self._thread.join()
+
+    def raise_failure(self) -> None:
+        """Raise what making or closing the resource raised."""
+        if self._over.done():
+            self._over.result()
+
+    @property
+    def inside(self) -> bool:
+        """Whether the calling thread is the loop's own."""
+        return self._thread is not None and threading.current_thread() is self._thread
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner() as runner:
+                runner.run(self._live())
+        except BaseException as error:  # noqa: BLE001 - the thread's boundary: whoever waits for it is told
+            for future in (self._ready, self._over):
+                if not future.done():
+                    future.set_exception(error)
+        else:
+            self._over.set_result(None)
+
+    async def _live(self) -> None:
+        stop = asyncio.Event()
+        resource = self._make()
+        self._ready.set_result((asyncio.get_running_loop(), stop, resource))
+        await stop.wait()
+        for call in self._calls:
+            call.cancel()
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=_CLOSE_SECONDS)
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await self._close_resource(resource)
+
+    async def _called(self, ask: Callable[[R], Coroutine[Any, Any, T]], resource: R) -> T:
+        """Know the task while it runs: the resource's own tasks are not to be cancelled, its `close` ends them."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine that runs is in a task
+        self._calls.add(task)
+        try:
+            return await ask(resource)
+        finally:
+            self._calls.discard(task)
+
+
+class _Pump(Generic[R, T]):
+    """One iteration: a single task drives the source from begin to end, a few items ahead of the reader."""
+
+    def __init__(self, life: _Life[R], ask: Callable[[R], AsyncGenerator[T, None]]) -> None:
+        self._life = life
+        self._ask = ask
+        self._items: queue.SimpleQueue[tuple[T] | None] = queue.SimpleQueue()
+        self._room = asyncio.Semaphore(_AHEAD)
+        self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._future = life.submit(self._drive)
+        # Whatever ends it (the source, an error, close) the reader hears of behind the last item.
+        self._future.add_done_callback(lambda _: self._items.put(None))
+
+    def next(self) -> tuple[T] | None:
+        """Wait for the next item; None at the end. Raises what the source raised."""
+        if self._life.pid != os.getpid():
+            raise RuntimeError("this iteration began before a fork: begin a new one, with after= the last event's id")
+        item = self._items.get()
+        if item is not None:
+            assert self._loop is not None  # noqa: S101 - whoever put the item has set it
+            self._loop.call_soon_threadsafe(self._room.release)
+            return item
+        try:
+            self._future.result()
+        except CancelledError:
+            raise BackendUnavailable("the client was closed during the iteration") from None
+        return None
+
+    def stop(self) -> None:
+        """Let go of the source. Returns when it has let go of its connections, or after a second."""
+        if self._life.pid != os.getpid() or not self._future.cancel() or self._life.inside:
+            return
+        try:
+            self._life.submit(self._gone).result()
+        except (BackendUnavailable, CancelledError):
+            return  # the client is being closed, which does the same
+
+    async def _drive(self, resource: R) -> None:
+        self._task, self._loop = asyncio.current_task(), asyncio.get_running_loop()
+        async with aclosing(self._ask(resource)) as source:
+            async for item in source:
+                self._items.put((item,))
+                await self._room.acquire()
+
+    async def _gone(self, _resource: R) -> None:
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=_STOP_SECONDS)
+
+
+def _end_of_this_process(lives: dict[int, _Life[Any]]) -> None:
+    if (life := lives.get(os.getpid())) is not None:
+        life.end()
