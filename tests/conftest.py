@@ -14,6 +14,7 @@ import psycopg
 import pytest
 import redis
 
+from support.schema import event_errors, published
 from support.servers import ServerUrls, test_servers
 from support.workers import WorkerHandle, Workers
 
@@ -102,9 +103,13 @@ async def client(redis_url: str, database_url: str) -> AsyncIterator[object]:
 
 @pytest.fixture
 def workers(env: dict[str, str]) -> Iterator[Callable[..., WorkerHandle]]:
-    """`workers(**env)` starts a real worker process and waits until it is ready; all are killed at the end."""
+    """`workers(**env)` starts a real worker process and waits until it is ready; all are killed at the end.
+
+    Whatever they have published by then must fit the contract's JSON Schema.
+    """
     with Workers(env) as started:
         yield started.start
+    assert [error for event in published(env["REDIS_URL"]) for error in event_errors(event)] == []
 
 
 def _database(servers: ServerUrls, template: str) -> Iterator[str]:

@@ -17,6 +17,7 @@ from threadline.calls.control import Control
 from threadline.calls.people import People
 from threadline.calls.progress import Progress
 from threadline.calls.submit import Submission
+from threadline.calls.travel import DEFAULT_SECONDS, Travel
 from threadline.contract.events import Event
 from threadline.contract.job import JobRequest, JobStatus, check_id, check_thread_id, seconds
 from threadline.contract.keys import Keys
@@ -46,13 +47,18 @@ class Client:
         database_url: str | None = None,
         settings: ClientSettings | None = None,
     ) -> None:
-        self._backends = Backends(named(settings, redis_url, database_url))
-        self.keys: Keys = self._backends.keys
-        announcer = Announcer(self._backends.log)
-        self._submission = Submission(self._backends, announcer)
-        self._control = Control(self._backends, announcer)
-        self._progress = Progress(self._backends)
-        self._people = People(self._backends, self._submission)
+        self._connect(Backends(named(settings, redis_url, database_url)))
+
+    def _connect(self, backends: Backends) -> None:
+        """Put the roles together; `threadline.testing` does so over a ledger in memory."""
+        self._backends = backends
+        self.keys: Keys = backends.keys
+        announcer = Announcer(backends.log)
+        self._submission = Submission(backends, announcer)
+        self._control = Control(backends, announcer)
+        self._progress = Progress(backends)
+        self._people = People(backends, self._submission)
+        self._travel = Travel(backends, self._submission)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Client:
@@ -184,6 +190,81 @@ class Client:
     ) -> list[Waiting]:
         """What waits for a person, longest first, with what is asked. Raises NeedsDatabase."""
         return await self._people.inbox(user_id, thread_id, limit)
+
+    async def state(
+        self,
+        thread_id: str,
+        *,
+        checkpoint_id: str | None = None,
+        user_id: str | None = None,
+        agent: str | None = None,
+        timeout: float | timedelta = DEFAULT_SECONDS,  # noqa: ASYNC109 - the answer's
+    ) -> dict[str, Any]:
+        """A thread's state, at its head or at a checkpoint, also while a job runs.
+
+        `{"values", "next", "interrupts", "checkpoint_id", "created_at"}`: the graph's values as JSON, the nodes that
+        come next, the open questions (`{"id", "value"}`). A worker that has the agent (None: that of the thread's
+        latest job) reads it; `timeout` are seconds or timedelta until it has answered. Raises JobNotFound (no such
+        thread), InvalidJob (no such checkpoint), ThreadOwnedByAnother, UnknownAgent, ResultTimeout (it says whether a
+        worker is alive), JobFailed, BackendUnavailable, NeedsDatabase.
+        """
+        return await self._travel.state(thread_id, checkpoint_id, user_id=user_id, agent=agent, timeout=timeout)
+
+    async def history(
+        self,
+        thread_id: str,
+        *,
+        limit: int = 20,
+        before: str | None = None,
+        user_id: str | None = None,
+        agent: str | None = None,
+        timeout: float | timedelta = DEFAULT_SECONDS,  # noqa: ASYNC109 - the answer's
+    ) -> list[dict[str, Any]]:
+        """A thread's checkpoints, newest first: at most `limit` (and 1,000), those older than the checkpoint `before`.
+
+        Each is `{"checkpoint_id", "step", "next", "created_at", "metadata"}`. The last one's `checkpoint_id` is the
+        next page's `before`. Raises as `state`.
+        """
+        return await self._travel.history(thread_id, limit, before, user_id=user_id, agent=agent, timeout=timeout)
+
+    async def fork(
+        self,
+        thread_id: str,
+        *,
+        checkpoint_id: str | None = None,
+        new_thread_id: str | None = None,
+        user_id: str | None = None,
+        agent: str | None = None,
+        timeout: float | timedelta = DEFAULT_SECONDS,  # noqa: ASYNC109 - the answer's
+    ) -> str:
+        """Make a new thread of the same user that begins as this one was at a checkpoint (None: its head); its id.
+
+        The thread itself stays as it is, and may be running. Without `new_thread_id` an id is made. Raises as `state`;
+        InvalidJob also if the new thread exists.
+        """
+        return await self._travel.fork(
+            thread_id, checkpoint_id, new_thread_id, user_id=user_id, agent=agent, timeout=timeout
+        )
+
+    async def update_state(
+        self,
+        thread_id: str,
+        values: dict[str, Any] | None,
+        *,
+        as_node: str | None = None,
+        user_id: str | None = None,
+        agent: str | None = None,
+        timeout: float | timedelta = DEFAULT_SECONDS,  # noqa: ASYNC109 - the answer's
+    ) -> str:
+        """Change a thread's state as if the node `as_node` (None: the last one that ran) had returned `values`.
+
+        Gives the new checkpoint's id. Nothing else runs on the thread meanwhile; it is done once or not at all. Raises
+        as `state`, and ThreadBusy while a job of the thread runs, is queued or waits for a person; InvalidJob for what
+        the graph refuses. After ResultTimeout or BackendUnavailable, `history` tells whether it was done.
+        """
+        return await self._travel.update_state(
+            thread_id, values, as_node, user_id=user_id, agent=agent, timeout=timeout
+        )
 
     async def redeliver(self, job_id: str, *, user_id: str | None = None) -> JobStatus:
         """Send the webhook of the job's latest end once more, with all its tries; the job's status.

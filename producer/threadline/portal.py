@@ -7,13 +7,14 @@ because the sockets and the selector in there are still the parent's.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import queue
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import CancelledError, Future
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Final, Generic, TypeVar
 
 from threadline.errors import BackendUnavailable
@@ -44,7 +45,7 @@ class Portal(Generic[R]):
         #: By process id: a lock that another thread held at the fork would never be free again in the child.
         self._lives: dict[int, _Life[R]] = {}
         # A client that nobody closed lets go of its connections when it is collected, at the latest at exit.
-        weakref.finalize(self, _end_of_this_process, self._lives)
+        weakref.finalize(self, _forget, self._lives).atexit = False
 
     def call(
         self, ask: Callable[[R], Coroutine[Any, Any, T]], *, meanwhile: Callable[[Future[T]], None] | None = None
@@ -94,7 +95,8 @@ class _Life(Generic[R]):
         self.pid = os.getpid()
         self._make = make
         self._close_resource = close_resource
-        self._lock = threading.Lock()
+        # Re-entrant: the collector may end an abandoned iteration in a thread that is just beginning a call.
+        self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, R]] = Future()
         self._over: Future[None] = Future()
@@ -110,21 +112,25 @@ class _Life(Generic[R]):
                 raise BackendUnavailable("the client is closed: make a new one")
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="threadline-client", daemon=True)
+                _living.add(self)
                 self._thread.start()
             loop, _, resource = self._ready.result()
             return asyncio.run_coroutine_threadsafe(self._called(ask, resource), loop)
 
-    def end(self) -> None:
-        """End the loop; returns when its thread has ended, except inside that thread (where a collector may call)."""
+    def stop(self) -> None:
+        """Have the loop end, and wait for nothing: the collector may call from any thread, whatever locks it holds."""
         with self._lock:
             self._ended = True
-            if self._thread is None:
+            if self._thread is None or self._ready.exception() is not None:
                 return
-            if self._ready.exception() is None:
-                loop, stop, _ = self._ready.result()
-                if not loop.is_closed():
-                    loop.call_soon_threadsafe(stop.set)
-        if not self.inside:
+            loop, stop, _ = self._ready.result()
+            with suppress(RuntimeError):  # it is closed already
+                loop.call_soon_threadsafe(stop.set)
+
+    def end(self) -> None:
+        """Have the loop end; returns when its thread has ended."""
+        self.stop()
+        if self._thread is not None and not self.inside:
             self._thread.join()
 
     def raise_failure(self) -> None:
@@ -147,6 +153,7 @@ class _Life(Generic[R]):
                     future.set_exception(error)
         else:
             self._over.set_result(None)
+        _living.discard(self)
 
     async def _live(self) -> None:
         stop = asyncio.Event()
@@ -157,8 +164,9 @@ class _Life(Generic[R]):
             call.cancel()
         if self._calls:
             await asyncio.wait(self._calls, timeout=_CLOSE_SECONDS)
-        async with asyncio.timeout(_CLOSE_SECONDS):
-            await self._close_resource(resource)
+        with suppress(TimeoutError):  # a server that does not even take a good-bye: the connections go with the loop
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._close_resource(resource)
 
     async def _called(self, ask: Callable[[R], Coroutine[Any, Any, T]], resource: R) -> T:
         """Know the task while it runs: the resource's own tasks are not to be cancelled, its `close` ends them."""
@@ -192,7 +200,8 @@ class _Pump(Generic[R, T]):
         item = self._items.get()
         if item is not None:
             assert self._loop is not None  # noqa: S101 - whoever put the item has set it
-            self._loop.call_soon_threadsafe(self._room.release)
+            with suppress(RuntimeError):  # the loop is closed: what it had fetched is still told
+                self._loop.call_soon_threadsafe(self._room.release)
             return item
         try:
             self._future.result()
@@ -204,10 +213,9 @@ class _Pump(Generic[R, T]):
         """Let go of the source. Returns when it has let go of its connections, or after a second."""
         if self._life.pid != os.getpid() or not self._future.cancel() or self._life.inside:
             return
-        try:
-            self._life.submit(self._gone).result()
-        except (BackendUnavailable, CancelledError):
-            return  # the client is being closed, which does the same
+        # The client may be being closed, which does the same; or the collector called from under a lock of the loop's.
+        with suppress(BackendUnavailable, CancelledError, TimeoutError):
+            self._life.submit(self._gone).result(_STOP_SECONDS)
 
     async def _drive(self, resource: R) -> None:
         self._task, self._loop = asyncio.current_task(), asyncio.get_running_loop()
@@ -221,6 +229,16 @@ class _Pump(Generic[R, T]):
             await asyncio.wait({self._task}, timeout=_STOP_SECONDS)
 
 
-def _end_of_this_process(lives: dict[int, _Life[Any]]) -> None:
+#: What runs in this process (and, after a fork, what ran in its parent).
+_living: set[_Life[Any]] = set()
+
+
+def _forget(lives: dict[int, _Life[Any]]) -> None:
     if (life := lives.get(os.getpid())) is not None:
+        life.stop()
+
+
+@atexit.register
+def _end_all() -> None:
+    for life in [life for life in _living if life.pid == os.getpid()]:
         life.end()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, TypeVar
 
 from redis import exceptions
 from redis.asyncio import Redis
@@ -11,7 +13,9 @@ from redis.backoff import ExponentialBackoff
 
 from threadline.errors import ConfigurationError
 
-__all__ = ["REDIS_ERRORS", "connect_redis", "reason"]
+__all__ = ["REDIS_ERRORS", "connect_redis", "reason", "uncancelled"]
+
+T = TypeVar("T")
 
 #: What a Redis that is away, full, loading or a replica raises; OSError where a name does not resolve.
 REDIS_ERRORS = (exceptions.RedisError, OSError, TimeoutError)
@@ -36,6 +40,19 @@ def connect_redis(url: str, *, kind: type[Redis] = Redis, **options: Any) -> Any
             "REDIS_URL is not a URL that redis-py reads: use redis://[user:password@]host:port/0, rediss:// or unix://,"
             " special characters in the password as %XX"
         ) from None
+
+
+async def uncancelled(call: Awaitable[T]) -> T:
+    """The answer of a call to redis-py, unless the task was cancelled meanwhile: then CancelledError, always.
+
+    redis-py sends with `asyncio.wait_for`, which before Python 3.12 forgets a cancellation that comes while it ends.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    answer = await call
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
+    return answer
 
 
 def reason(error: BaseException) -> str:

@@ -28,6 +28,7 @@ from typing import Any, Self, TypeVar, cast
 
 from psycopg import AsyncConnection, Connection
 
+from threadline.calls.travel import DEFAULT_SECONDS
 from threadline.client import Client as AsyncClient
 from threadline.contract.events import Event
 from threadline.contract.job import JobStatus
@@ -111,7 +112,7 @@ class Client:
         webhook_url: str | None = None,
         wait_expires: float | timedelta | None = None,
     ) -> Job:
-        lent = None if connection is None else Lent(connection)
+        lent = None if connection is None else self._lend(connection)
         ask = partial(
             AsyncClient.enqueue,
             agent=agent,
@@ -184,6 +185,63 @@ class Client:
     def inbox(self, *, user_id: str | None = None, thread_id: str | None = None, limit: int = 50) -> list[Waiting]:
         return self._call(partial(AsyncClient.inbox, user_id=user_id, thread_id=thread_id, limit=limit))
 
+    @_same(AsyncClient.state)
+    def state(
+        self,
+        thread_id: str,
+        *,
+        checkpoint_id: str | None = None,
+        user_id: str | None = None,
+        agent: str | None = None,
+        timeout: float | timedelta = DEFAULT_SECONDS,
+    ) -> dict[str, Any]:
+        who: dict[str, Any] = {"user_id": user_id, "agent": agent, "timeout": timeout}
+        return self._call(lambda client: client.state(thread_id, checkpoint_id=checkpoint_id, **who))
+
+    @_same(AsyncClient.history)
+    def history(
+        self,
+        thread_id: str,
+        *,
+        limit: int = 20,
+        before: str | None = None,
+        user_id: str | None = None,
+        agent: str | None = None,
+        timeout: float | timedelta = DEFAULT_SECONDS,
+    ) -> list[dict[str, Any]]:
+        who: dict[str, Any] = {"user_id": user_id, "agent": agent, "timeout": timeout}
+        return self._call(lambda client: client.history(thread_id, limit=limit, before=before, **who))
+
+    @_same(AsyncClient.fork)
+    def fork(
+        self,
+        thread_id: str,
+        *,
+        checkpoint_id: str | None = None,
+        new_thread_id: str | None = None,
+        user_id: str | None = None,
+        agent: str | None = None,
+        timeout: float | timedelta = DEFAULT_SECONDS,
+    ) -> str:
+        who: dict[str, Any] = {"user_id": user_id, "agent": agent, "timeout": timeout}
+        return self._call(
+            lambda client: client.fork(thread_id, checkpoint_id=checkpoint_id, new_thread_id=new_thread_id, **who)
+        )
+
+    @_same(AsyncClient.update_state)
+    def update_state(
+        self,
+        thread_id: str,
+        values: dict[str, Any] | None,
+        *,
+        as_node: str | None = None,
+        user_id: str | None = None,
+        agent: str | None = None,
+        timeout: float | timedelta = DEFAULT_SECONDS,
+    ) -> str:
+        who: dict[str, Any] = {"user_id": user_id, "agent": agent, "timeout": timeout}
+        return self._call(lambda client: client.update_state(thread_id, values, as_node=as_node, **who))
+
     @_same(AsyncClient.redeliver)
     def redeliver(self, job_id: str, *, user_id: str | None = None) -> JobStatus:
         return self._call(partial(AsyncClient.redeliver, job_id=job_id, user_id=user_id))
@@ -193,6 +251,9 @@ class Client:
         self, thread_id: str, *, user_id: str | None = None, after: str | None = None
     ) -> Generator[Event, None, None]:
         return self._iterate(partial(AsyncClient.thread_events, thread_id=thread_id, user_id=user_id, after=after))
+
+    def _lend(self, connection: Connection[Any]) -> Lent:
+        return Lent(connection)
 
     # What a Job asks for:
 

@@ -9,14 +9,17 @@ import shutil
 from pathlib import Path
 from typing import Final, NamedTuple
 
-__all__ = ["MUTANTS", "SHORT", "Mutant", "applied"]
+__all__ = ["MUTANTS", "SHORT", "Mutant", "applied", "mutated"]
 
 _HOUSE: Final = Path(__file__).parent.parent.parent
 _CUSTODY = "producer/threadline/ledger"
 _WORKER = "worker/threadline_worker"
 _FENCE = "tests/integration/test_fence.py"
 _LEDGER = "tests/integration/test_ledger.py"
+_ENQUEUE = "tests/integration/test_enqueue.py"
+_LIVE = "tests/integration/test_liveness.py"
 _CHAOS = "tests/chaos/test_chaos.py"
+_RULES = "tests/chaos/test_rules.py"
 
 
 class Mutant(NamedTuple):
@@ -46,7 +49,7 @@ MUTANTS: Final = (
         f"{_WORKER}/checkpoints.py",
         "                yield cursor\n" + _CHECK,
         _CHECK + "                yield cursor\n",
-        f"{_FENCE}::test_F1_a_writer_that_stopped_before_its_check_blocks_no_rescuer",
+        f"{_RULES}::test_F1_a_writer_that_stops_behind_its_write_holds_up_no_rescuer",
     ),
     Mutant(
         "F1: the fence stays open after the job has left running",
@@ -67,7 +70,7 @@ MUTANTS: Final = (
         f"{_WORKER}/rescue.py",
         '            await connection.execute(self._queries["terminate_backends"], name)\n',
         "",
-        "tests/integration/test_liveness.py::test_F3_a_dead_workers_backend_that_hangs_in_mid_write_is_ended",
+        f"{_LIVE}::test_F3_a_dead_workers_backend_that_hangs_in_mid_write_is_ended",
     ),
     Mutant(
         "F4: the id clock is not raised to the head's",
@@ -134,11 +137,11 @@ MUTANTS: Final = (
         f"{_CHAOS}::test_O4_a_rollback_leaves_nothing_of_the_job_whatever_happens_meanwhile",
     ),
     Mutant(
-        "P1: Redis takes a stale epoch",
+        "P1: what the log refuses is published all the same",
         "producer/threadline/log/append.lua",
-        "if epoch < top_epoch then",
-        "if false then",
-        "tests/integration/test_log.py::test_P2_a_lower_epoch_is_refused",
+        "if epoch < top_epoch then\n",
+        "if epoch < top_epoch then\n        redis.call('PUBLISH', key, json)\n",
+        f"{_RULES}::test_P1_what_the_log_refuses_nobody_hears",
     ),
     Mutant(
         "P2: a follower marks no gaps",
@@ -171,7 +174,14 @@ MUTANTS: Final = (
         f"{_WORKER}/graph_run.py",
         'durability="sync"',
         'durability="exit"',
-        f"{_CHAOS}::test_a_crash_at_every_point_between_claim_checkpoint_and_finish",
+        f"{_CHAOS}::test_R1_each_super_step_is_durable_before_the_next_begins",
+    ),
+    Mutant(
+        "R1: a step does not wait for the checkpoint before it",
+        f"{_WORKER}/graph_run.py",
+        'durability="sync"',
+        'durability="async"',
+        f"{_CHAOS}::test_R1_each_super_step_is_durable_before_the_next_begins",
     ),
     Mutant(
         "R2: the decision looks at state.next",
@@ -190,9 +200,137 @@ MUTANTS: Final = (
     Mutant(
         "V3: a new session of the rescuer remembers what it saw before",
         f"{_WORKER}/rescue.py",
-        "        self._seen.clear()\n        self._session_since = self._clock()\n",
-        "        pass\n",
+        "        self._seen.clear()\n        self._session_since = self._looked = self._clock()\n",
+        "        self._looked = self._clock()\n",
         f"{_CHAOS}::test_V3_an_outage_of_postgres_longer_than_the_lease_kills_nobody[refuse]",
+    ),
+    Mutant(
+        "F2: the store is not fenced",
+        f"{_WORKER}/memory_store.py",
+        "                    await cursor.execute(self._check, self._fence)\n",
+        "                    pass\n",
+        "tests/integration/test_store_fence.py::test_F2_a_stale_worker_remembers_nothing",
+    ),
+    Mutant(
+        "F5: a replica's answer is taken for a claim",
+        f"{_CUSTODY}/queries/claim.sql",
+        " AND NOT pg_is_in_recovery()\n",
+        "\n",
+        f"{_LIVE}::test_F5_no_claim_on_a_read_only_server",
+    ),
+    Mutant(
+        "L2: another request under the same key is the first job",
+        f"{_CUSTODY}/schema/0001_ledger.sql",
+        "v_job.fingerprint = p_fingerprint THEN",
+        "v_job.fingerprint IS NOT NULL THEN",
+        f"{_ENQUEUE}::test_L2_another_request_under_the_same_key_is_refused",
+    ),
+    Mutant(
+        "L2: a key that comes second in a race makes a second job",
+        f"{_CUSTODY}/schema/0001_ledger.sql",
+        "CREATE UNIQUE INDEX jobs_idempotency",
+        "CREATE INDEX jobs_idempotency",
+        f"{_ENQUEUE}::test_L2_a_hundred_equal_enqueues_are_one_job",
+    ),
+    Mutant(
+        "L4: what was lost or given back is not dispatched again",
+        f"{_WORKER}/sweep.py",
+        "steps = [self._restore, self._adopt, self._dispatch]",
+        "steps = [self._restore, self._adopt]",
+        f"{_CHAOS}::test_L6_a_claim_whose_answer_was_lost_is_given_back",
+    ),
+    Mutant(
+        "L5: a message goes although the database did not take its job",
+        f"{_WORKER}/intake.py",
+        "            raise later(1.0) from None\n",
+        "            return\n",
+        "tests/integration/test_adoption.py::test_L5_a_message_survives_a_database_that_cannot_take_it",
+    ),
+    Mutant(
+        "L5: a message that can be no job goes without a word",
+        f"{_WORKER}/consumer.py",
+        "                await self._dead_letter(message_id, job_id.why, job_id.body[:_KEPT_BYTES])\n",
+        "                pass\n",
+        f"{_CHAOS}::test_L5_hostile_messages_are_set_aside_and_hurt_nobody",
+    ),
+    Mutant(
+        "L7: nobody is found out as poison",
+        f"{_WORKER}/rescue.py",
+        "STALL_LIMIT = 3\n",
+        "STALL_LIMIT = 1_000\n",
+        f"{_CHAOS}::test_L7_a_memory_bomb_is_found_out_and_its_neighbours_only_restart",
+    ),
+    Mutant(
+        "L7: who is out of memory goes on, and its neighbours fail",
+        f"{_WORKER}/exhaustion.py",
+        "            os._exit(EXHAUSTED_EXIT)",
+        "            pass",
+        f"{_CHAOS}::test_L7_a_memory_bomb_is_found_out_and_its_neighbours_only_restart",
+    ),
+    Mutant(
+        "O2: a thread that waits for a person takes the next job",
+        f"{_CUSTODY}/schema/0001_ledger.sql",
+        "AND (before.state IN ('queued', 'running') OR (before.state = 'interrupted' AND before.answered_by IS NULL))",
+        "AND before.state IN ('queued', 'running')",
+        "tests/integration/test_ledger_order.py::test_O2_while_a_thread_waits_for_a_person_later_jobs_wait",
+    ),
+    Mutant(
+        "O3: what is queued is not replaced",
+        f"{_CUSTODY}/schema/0001_ledger.sql",
+        "      AND (j.state = 'queued' OR (j.state = 'interrupted' AND j.answered_by IS NULL));\n"
+        "    PERFORM pg_notify('{schema}', '');\nEND $$;\n\n-- O4",
+        "      AND false;\n    PERFORM pg_notify('{schema}', '');\nEND $$;\n\n-- O4",
+        "tests/integration/test_ledger_order.py::test_O3_interrupt_and_rollback_also_cancel_what_is_queued_or_waits",
+    ),
+    Mutant(
+        "P3: who has not beaten for a lease publishes",
+        f"{_WORKER}/publisher.py",
+        "if not self._may_publish():",
+        "if False:",
+        "tests/unit/test_publisher.py::test_P3_nothing_is_published_while_the_own_beat_is_older_than_the_lease",
+    ),
+    Mutant(
+        "R2: a question that was asked is asked again",
+        f"{_WORKER}/resume.py",
+        "    if state.interrupts or await",
+        "    if await",
+        f"{_CHAOS}::test_a_crash_at_every_point_between_claim_checkpoint_and_finish",
+    ),
+    Mutant(
+        "V1: the beat waits for the main loop",
+        f"{_WORKER}/liveness.py",
+        "        asked = self._runs()\n",
+        "        asked = self._runs()\n"
+        "        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._main))\n",
+        f"{_CHAOS}::test_V1_a_tool_that_blocks_the_loop_for_longer_than_the_lease_is_not_taken_over",
+    ),
+    Mutant(
+        "V2: a freed lock says nothing",
+        f"{_WORKER}/rescue.py",
+        "        if by_lock:\n            return",
+        "        if False:\n            return",
+        "tests/integration/test_pickup.py::test_V2_kill_9_is_picked_up_within_three_seconds",
+    ),
+    Mutant(
+        "V4: a wedged loop is immortal",
+        f"{_WORKER}/liveness.py",
+        "        if self.seconds_since_tick() > self._loop_stall:",
+        "        if False:",
+        f"{_LIVE}::test_V4_a_wedged_loop_turns_healthz_red_and_ends_the_process",
+    ),
+    Mutant(
+        "V5: who was declared dead stays so",
+        f"{_WORKER}/reconcile.py",
+        "            self._registering = self._spawn(self._register_again())\n",
+        "",
+        f"{_LIVE}::test_V5_a_worker_declared_dead_registers_anew_and_works_on",
+    ),
+    Mutant(
+        "8: runs that are over are kept",
+        f"{_WORKER}/intake.py",
+        "            self._runs.remove(run)\n",
+        "            self._runs.remove(run)\n            self.__dict__.setdefault('kept', []).append(run)\n",
+        "tests/chaos/test_leaks.py::test_8_a_worker_keeps_nothing_of_its_jobs_and_each_leak_would_be_seen",
     ),
 )
 
@@ -207,13 +345,17 @@ SHORT: Final = (
 )
 
 
+def mutated(mutant: Mutant) -> str:
+    """The file with the change. Raises AssertionError if the file has changed so that the mutant no longer applies."""
+    text = (_HOUSE / mutant.file).read_text()
+    if text.count(mutant.old) != 1:
+        raise AssertionError(f"{mutant.name}: {mutant.file} has changed; write the mutant anew:\n{mutant.old}")
+    return text.replace(mutant.old, mutant.new)
+
+
 def applied(mutant: Mutant, folder: Path) -> list[Path]:
     """A private copy of the package with the change; the folders to put first on PYTHONPATH."""
     for part in ("producer", "worker"):
         shutil.copytree(_HOUSE / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-    file = folder / mutant.file
-    text = file.read_text()
-    if text.count(mutant.old) != 1:
-        raise AssertionError(f"{mutant.name}: {mutant.file} has changed; write the mutant anew:\n{mutant.old}")
-    file.write_text(text.replace(mutant.old, mutant.new))
+    (folder / mutant.file).write_text(mutated(mutant))
     return [folder / "producer", folder / "worker"]

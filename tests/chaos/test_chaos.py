@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import AsyncIterator
 from functools import partial
@@ -17,6 +18,7 @@ import pytest
 
 from support.chaos_failpoints import CRASHED, POINTS
 from support.chaos_graph import true_time
+from support.chaos_leaks import queue_is_empty
 from support.chaos_load import Accepted
 from support.chaos_processes import Slot
 from support.chaos_run import HEARTBEAT, Arena, arena, report, run
@@ -27,6 +29,10 @@ from support.logs import KEYS, Reader, log_on
 from threadline.log.follow import follow
 from threadline.log.reader import IDLE_SECONDS
 from threadline.redis_client import connect_redis
+from threadline_worker.exhaustion import EXHAUSTED_EXIT
+
+#: Twenty with CHAOS_WORKERS=20; a machine of two cores that does other things as well has trouble enough with these.
+OUTAGE_WORKERS = int(os.environ.get("CHAOS_WORKERS", "8"))
 
 #: Postgres restarts make pools of this very process complain; that is the fault, not a finding.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -92,23 +98,37 @@ async def test_a_mixture_of_all_faults(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 async def test_a_crash_at_every_point_between_claim_checkpoint_and_finish(chaos: Arena) -> None:
-    """Where a run is between its first and its last call, also in its middle: there is something to lose only there."""
-    for point, midway in [
-        *((p, False) for p in POINTS),
-        *((p, True) for p in POINTS if p.startswith(("put", "writes"))),
+    """Where a run is between its first and its last call, also in its middle: there is something to lose only there.
+
+    And where it asks a person: the question survives, and is asked once.
+    """
+    for point, steps in [
+        *((p, 0) for p in POINTS),
+        *((p, 4) for p in POINTS if p.startswith(("put", "writes"))),
+        *((p, 13) for p in POINTS if p.startswith("writes")),
     ]:
         before = crashes(chaos)
-        if not midway:
+        if not steps:
             order_crashes(chaos, point)
-        accepted = await chaos.load.enqueue(f"{point}-{midway}", rounds=2)
+        asks = steps == 13 or point.startswith("finish")
+        accepted = await chaos.load.enqueue(f"{point}-{steps}", rounds=2, asks=asks)
         assert accepted is not None
-        if midway:
-            await until(partial(has_told, accepted, 4), f"{point}: the job is in its middle")
+        if steps:
+            await until(partial(has_told, accepted, steps), f"{point}: the job has made {steps} steps")
             order_crashes(chaos, point)
         await until(lambda n=before: crashes(chaos) > n, f"a crash at {point}")
         chaos.orders.withdraw_all()
     await judged(chaos)
     assert all(code == CRASHED for slot in chaos.fleet.slots for code in slot.codes)
+
+
+async def test_R1_each_super_step_is_durable_before_the_next_begins(chaos: Arena) -> None:
+    """The judge compares each node's beginning with the commit before it; one worker dies on the way."""
+    jobs = [await chaos.load.enqueue(f"t{number}", rounds=2) for number in range(3)]
+    assert jobs[0] is not None
+    await until(partial(has_told, jobs[0], 4), "the job is in its middle")
+    await chaos.faults._kill_the_worker_of(jobs[0])
+    await judged(chaos)
 
 
 def crashes(made: Arena) -> int:
@@ -164,7 +184,7 @@ async def test_F4_who_hands_on_with_a_clock_that_is_ahead_delays_nobody(chaos: A
 @pytest.mark.parametrize("mode", ["refuse", "blackhole"])
 async def test_V3_an_outage_of_postgres_longer_than_the_lease_kills_nobody(tmp_path: Path, mode: str) -> None:
     """One worker is away last and back first: that it saw no beat of the others before and after proves nothing."""
-    async with arena(1, workers=8, lease=2.0, folder=tmp_path) as made:
+    async with arena(1, workers=OUTAGE_WORKERS, lease=2.0, folder=tmp_path) as made:
         for number in range(4):
             await started(made, f"t{number}", rounds=3)
         first, *others = made.fleet.slots
@@ -179,6 +199,52 @@ async def test_V3_an_outage_of_postgres_longer_than_the_lease_kills_nobody(tmp_p
         evidence = made.evidence()
         assert evidence.workers_lost == []
         assert [change for change in evidence.transitions if change.transition == "rescue"] == []
+
+
+async def test_V1_a_tool_that_blocks_the_loop_for_longer_than_the_lease_is_not_taken_over(chaos: Arena) -> None:
+    """Its neighbours on the loop wait, and lose nothing either."""
+    jobs = [await chaos.load.enqueue(f"t{number}", rounds=3) for number in range(4)]
+    slot = await chaos.faults._worker_of(next(job for job in jobs if job))
+    assert slot is not None
+    assert await chaos.faults._taken(slot, "block", "3.5")
+    await judged(chaos)
+    assert chaos.evidence().workers_lost == []
+    assert {change.transition for change in chaos.evidence().transitions} == {"enqueue", "claim", "finish"}
+
+
+async def test_F1_who_holds_the_gil_past_the_lease_is_replaced_and_changes_nothing(chaos: Arena) -> None:
+    """Not even the beat runs; afterwards it notices, and goes on."""
+    accepted, slot = await started(chaos, "t", rounds=3)
+    assert await chaos.faults._taken(slot, "gil", "4.5")
+    await taken_over(chaos, accepted, slot)
+    await judged(chaos)
+    assert slot.codes == []
+
+
+async def test_L7_a_memory_bomb_is_found_out_and_its_neighbours_only_restart(chaos: Arena) -> None:
+    """Under a limit on the address space, where the one who is told that there is no memory is anybody."""
+    neighbours = [await chaos.load.enqueue(f"n{number}", rounds=3) for number in range(6)]
+    bomb = await chaos.load.enqueue("bomb", rounds=1, poison="memory")
+    assert bomb is not None
+    await judged(chaos)
+    status = await bomb.job.status()
+    assert (status.state, status.stalls) == ("failed", 3)
+    assert [(await one.job.status()).state for one in neighbours if one] == ["succeeded"] * 6
+    codes = [code for slot in chaos.fleet.slots for code in slot.codes]
+    assert codes, "no worker ended"
+    assert set(codes) == {EXHAUSTED_EXIT}
+
+
+async def test_L5_hostile_messages_are_set_aside_and_hurt_nobody(chaos: Arena) -> None:
+    neighbours = [await chaos.load.enqueue(f"n{number}", rounds=2) for number in range(4)]
+    await chaos.faults._hostile_messages(None)
+    assert len(chaos.faults.hostile) == 7
+    await queue_is_empty(chaos.control.urls.redis_url)
+    await judged(chaos)
+    assert all(one and one.told_all for one in neighbours)
+    assert [slot.codes for slot in chaos.fleet.slots] == [[], [], []]
+    reasons = {row["reason"] for row in chaos.evidence().dead_letters}
+    assert len(reasons) >= 5, reasons
 
 
 async def test_a_rolling_restart_under_load_loses_and_charges_nothing(chaos: Arena) -> None:

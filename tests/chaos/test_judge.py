@@ -47,6 +47,11 @@ def forked(evidence: Evidence, *_: Any) -> None:
     evidence.checkpoints[3]["parent_checkpoint_id"] = evidence.checkpoints[1]["checkpoint_id"]
 
 
+def began_too_early(evidence: Evidence, *_: Any) -> None:
+    effect = next(effect for effect in evidence.effects if effect.step == 2)
+    evidence.effects[evidence.effects.index(effect)] = effect._replace(begin=evidence.effects[0].begin - 1)
+
+
 def step_lost(_evidence: Evidence, _accepted: list[Accepted], states: dict[str, list[str]]) -> None:
     del states["t"][2]
 
@@ -116,7 +121,7 @@ def forgotten(evidence: Evidence, *_: Any) -> None:
 
 SPOILS: dict[str, list[Spoil]] = {
     "(1)": [unended, vanished, ended_twice, failed_unasked, charged, not_set_aside],
-    "(2)": [ran_again, forked],
+    "(2)": [ran_again, forked, began_too_early],
     "(3)": [step_lost, step_twice, asked_twice, asked_in_vain],
     "(4)": [stale_write, foreign_write],
     "(5)": [overlap, went_on, never_had_it],

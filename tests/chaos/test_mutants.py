@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # this folder is no package
-from mutants import MUTANTS, SHORT, Mutant, applied
+from mutants import MUTANTS, SHORT, Mutant, applied, mutated
 
 _HOUSE = Path(__file__).parent.parent.parent
 _ALL = bool(os.environ.get("ALL_MUTANTS"))
@@ -29,6 +29,15 @@ def test_a_mutant_is_noticed(mutant: Mutant, tmp_path: Path) -> None:
 
 def test_the_short_list_names_mutants() -> None:
     assert set(SHORT) <= {mutant.name for mutant in MUTANTS}
+
+
+def test_all_mutants_still_apply_and_name_a_test() -> None:
+    """The others run with ALL_MUTANTS=1 only; that the code has moved on is noticed here."""
+    for mutant in MUTANTS:
+        mutated(mutant)
+        file, _, test = mutant.test.partition("::")
+        assert f"def {test.partition('[')[0]}(" in (_HOUSE / file).read_text(), mutant
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
 
 
 def judge(mutant: Mutant, folder: Path) -> tuple[int, str]:

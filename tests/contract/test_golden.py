@@ -32,7 +32,9 @@ def golden_lines(name: str) -> list[bytes]:
 
 def test_an_old_producers_job_is_read_and_written_as_it_was() -> None:
     request = decode_request(loads(golden("job.json")))
-    assert dumps(request) == golden("job.json")
+    old, written = loads(golden("job.json")), loads(dumps(request))
+    assert {name: written.pop(name) for name in old} == old
+    assert set(written.values()) == {None}  # fields that later versions added
     assert (request.user_id, request.on_busy, request.timeout) == ("42", OnBusy.INTERRUPT, 3600.0)
     assert request.run_at is not None
     assert request.run_at.isoformat() == "2026-11-20T08:00:00+01:00"

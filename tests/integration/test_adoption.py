@@ -103,6 +103,36 @@ async def test_L5_waiting_messages_are_adopted_while_all_slots_are_full(
         assert gates.steps(job["thread_id"]) == [0, 1]
 
 
+async def test_L5_a_job_behind_thousands_of_plain_messages_is_adopted_within_a_second(
+    arq, client, workers, env, database_url
+) -> None:
+    gates, view = Gates(env), LedgerView(database_url)
+    workers("--concurrency", "1")
+    gates.close("long", 0)
+    long = await client.enqueue("steps", {"done": [], "until": 1}, thread_id="long")
+    await gates.begun("long", 0)
+    now = int(time.time() * 1000)
+    async with arq.pipeline(transaction=True) as pipe:
+        for number in range(5_000):
+            name = f"wake-up:{number}:1" if number % 2 else f"plain {number}"
+            body = {"t": None, "f": "run_job", "a": [f"job-{number}"], "k": {}, "et": now}
+            pipe.set(f"arq:job:{name}", json.dumps(body))
+            pipe.zadd(QUEUE, {name: now})
+        await pipe.execute()
+    for _ in range(2):  # as well when the worker has seen the backlog before
+        job = job_of()
+        await put(arq, job)
+        started = time.monotonic()
+        await until(
+            lambda j=job: view.rows("SELECT 1 FROM jobs WHERE job_id = %s", j["job_id"]) or None, "it is adopted"
+        )
+        assert time.monotonic() - started < 2  # a round a second, and what the machine is busy with
+    assert await arq.zcard(QUEUE) >= 5_000
+    await arq.flushdb()
+    gates.open("long", 0)
+    assert await long.result(timeout=10)
+
+
 async def only_wake_ups(arq: ArqRedis, jobs: list[dict]) -> bool:
     names = {name.decode() for name in await arq.zrange(QUEUE, 0, -1)}
     return names == {f"{job['job_id']}:0:1" for job in jobs}
@@ -128,6 +158,19 @@ async def test_L5_a_message_that_can_be_no_job_is_set_aside_once(arq, workers, e
     await until(lambda: queue_is_empty(arq), "none is tried again")
     assert {entry["message_id"] for entry in worker.entries if "message_id" in entry} == set(bad.values())
     assert await arq.keys("arq:*") == []
+    # One that waited for longer than messages are kept.
+    old = job_of()
+    body = {
+        "t": None,
+        "f": "run_job",
+        "a": [old["job_id"], old],
+        "k": {},
+        "et": int(time.time() * 1000) - 31 * 86_400_000,
+    }
+    await arq.set("arq:job:old", json.dumps(body))
+    await arq.zadd(QUEUE, {"old": body["et"]})
+    assert "longer ago than messages are kept (30 days)" in await letter(view, "old")
+    assert view.rows("SELECT 1 FROM jobs") == []
     # A thread of somebody else.
     await put(arq, mine := job_of(user_id="me"))
     await until(lambda: view.rows("SELECT 1 FROM jobs WHERE job_id = %s", mine["job_id"]) or None, "it is adopted")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -16,7 +17,8 @@ from psycopg import AsyncCursor
 from support.desk import Desk, desk_on
 from support.gates import until
 from support.graphs import Steps
-from threadline_worker.checkpoints import CheckpointsAway, FencedSaver, LeaseLost, raise_checkpoint_clock
+from threadline.ledger.database import Database
+from threadline_worker.checkpoints import CheckpointsAway, Fence, FencedSaver, LeaseLost, raise_checkpoint_clock
 
 
 @pytest.fixture
@@ -118,6 +120,53 @@ async def test_F1_a_writer_that_stopped_before_its_check_blocks_no_rescuer(desk:
     with pytest.raises(LeaseLost):
         await writing
     assert desk.view.dump("checkpoints", "checkpoint_blobs") == {"checkpoints": [], "checkpoint_blobs": []}
+
+
+async def test_F3_a_writer_that_stands_still_is_ended_by_the_server(desk: Desk, database_url, monkeypatch) -> None:
+    """Nobody has to take its worker for dead before its locks are free again."""
+    claim = await desk.claim("t")
+    go_on = asyncio.Event()
+    execute = AsyncCursor.execute
+
+    async def paused(cursor: Any, query: Any, *args: Any, **more: Any) -> Any:
+        found = await execute(cursor, query, *args, **more)
+        if "assert_fence" in str(query):
+            # Now the job's row is locked, and no Sync follows.
+            cursor.connection.pgconn.send_flush_request()
+            cursor.connection.pgconn.flush()
+            await go_on.wait()
+        return found
+
+    monkeypatch.setattr(AsyncCursor, "execute", paused)
+    options = "-c search_path=threadline,public"
+    async with Database(database_url, application_name="slow", transaction_timeout=1, options=options) as slow:
+        await slow.ready()
+        fence = Fence(claim.job_id, "t", claim.epoch, claim.worker_id)
+        writing = asyncio.create_task(put_blobs(FencedSaver(slow.pool, fence, desk.queries), "t"))
+        locked = "SELECT 1 FROM pg_locks WHERE relation = 'jobs'::regclass AND mode = 'RowShareLock'"
+        await until(lambda: desk.view.rows(locked) or None, "it holds the job's row")
+        await until(lambda: not desk.view.rows(locked) or None, "the server has ended it", limit=5)
+        go_on.set()
+        with pytest.raises(CheckpointsAway):
+            await writing
+    assert desk.view.dump("checkpoints", "checkpoint_blobs") == {"checkpoints": [], "checkpoint_blobs": []}
+
+
+async def test_F3_only_who_asks_for_it_has_a_transaction_timeout(database_url) -> None:
+    """Migrations and restoring take their time, and servers before 17 know no such setting."""
+    shown = "SHOW transaction_timeout"
+    async with Database(database_url, application_name="free") as free:
+        assert (await free.row(shown))["transaction_timeout"] == "0"
+        async with await free.connect() as connection:
+            assert (await (await connection.execute(shown)).fetchone())["transaction_timeout"] == "0"
+    async with Database(database_url, application_name="bound", transaction_timeout=1.5) as bound:
+        assert (await bound.row(shown))["transaction_timeout"] == "1500ms"
+        async with await bound.connect() as connection:
+            assert (await (await connection.execute(shown)).fetchone())["transaction_timeout"] == "1500ms"
+        with bound.connect_blocking() as blocking:
+            assert blocking.execute(shown).fetchone()["transaction_timeout"] == "1500ms"
+        old: Any = SimpleNamespace(info=SimpleNamespace(server_version=160_004))
+        assert bound._limiting(old) is None
 
 
 async def test_F1_a_lost_lease_surfaces_from_the_graph_and_nothing_is_written(desk: Desk) -> None:

@@ -330,7 +330,9 @@ class Story:
     async def play(self, names: list[str]) -> None:
         for name in names:
             await getattr(self, name)()
-        if self._running:
+        await self.end()
+        while self._queued:
+            await self.start()
             await self.end()
 
     async def enqueue(self) -> None:

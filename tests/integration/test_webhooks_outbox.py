@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from support.ledger import Bench, bench_on, cloned, emptied
+from support.markdown import block
 from threadline import InvalidJob
 from threadline.contract.job import new_id
 from threadline.contract.states import State
@@ -113,12 +114,12 @@ async def test_a_retried_job_reports_again_and_a_release_does_not(bench: Bench) 
 
 async def test_an_end_that_does_not_commit_is_not_reported_and_others_are_not_either(bench: Bench) -> None:
     claim = await bench.started(webhook_url=URL)
-    with pytest.raises(ZeroDivisionError):
-        async with bench.ledger.database.connection() as connection, connection.transaction():
-            await connection.execute(
-                "UPDATE threadline.jobs SET state = 'failed', epoch = epoch + 1 WHERE job_id = %s", (claim.job_id,)
-            )
-            raise ZeroDivisionError
+    async with bench.ledger.database.connection() as connection, connection.transaction(force_rollback=True):
+        await connection.execute(
+            "UPDATE threadline.jobs SET state = 'failed', epoch = epoch + 1 WHERE job_id = %s", (claim.job_id,)
+        )
+        cursor = await connection.execute("SELECT FROM threadline.webhooks")
+        assert cursor.rowcount == 1
     await bench.end((await bench.enqueue()).job_id, "succeeded")
     assert await bench.sql("SELECT FROM threadline.webhooks") == []
 
@@ -164,6 +165,8 @@ async def test_the_payload_has_these_fields_and_large_ones_are_left_out(bench: B
             "interrupts_truncated": False,
         },
     }
+    told = json.loads(block("docs/webhooks.md", "payload"))
+    assert (list(told), list(told["data"])) == (list(report), list(report["data"]))
     large = await bench.started(webhook_url=URL)
     await bench.ledger.finish(large, State.SUCCEEDED, result="x" * 262_143)
     [report] = await reports(bench, large.job_id)
@@ -192,6 +195,19 @@ async def test_a_full_host_neither_gets_more_nor_keeps_others_waiting(bench: Ben
     assert sorted(delivery.host for delivery in first) == ["busy.example", "busy.example", "other.example"]
     assert await box.claim(16, ["busy.example"] * 3) == []
     assert other in {delivery.job_id for delivery in first}
+
+
+async def test_a_long_backlog_of_a_full_host_hides_nobody(bench: Bench) -> None:
+    [busy] = await ended(bench, 1, "https://busy.example/")
+    await bench.sql(
+        "INSERT INTO threadline.webhooks (job_id, epoch, url, host, payload, next_at)"
+        " SELECT job_id, n, url, host, payload, now() - interval '1 h'"
+        " FROM threadline.webhooks, generate_series(1000, 1600) AS n WHERE job_id = %s",
+        busy,
+    )
+    [other] = await ended(bench, 1, "https://other.example/")
+    box = outbox(bench, per_host=3)
+    assert [delivery.job_id for delivery in await box.claim(16, ["busy.example"] * 3)] == [other]
 
 
 async def test_only_the_newest_claims_outcome_counts(bench: Bench) -> None:

@@ -75,6 +75,7 @@ def judge(
         *_charges(evidence),
         *_no_committed_step_again(evidence),
         *_forks(evidence),
+        *_begun_too_early(evidence),
         *_final_states(evidence, kept, states, undisturbed),
         *_questions(evidence, kept, asked),
         *_hostile(evidence, redis_lost=redis_lost),
@@ -168,6 +169,18 @@ def _forks(evidence: Evidence) -> Iterator[str]:
                 yield f"(2) {thread} {ns!r}: a checkpoint goes on from {parent}, not from {before}: the thread forked"
 
 
+def _begun_too_early(evidence: Evidence) -> Iterator[str]:
+    """R1: a step begins once the one before it is durable; what a crash leaves is never further behind than that."""
+    durable: dict[tuple[str, str, int | None, str | None], float] = {}
+    for one in evidence.written:
+        if one.what == "checkpoints" and one.op != "DELETE":
+            durable.setdefault((one.thread_id, one.ns, one.step, one.job_id), one.at)
+    for effect in evidence.effects:
+        at = durable.get((effect.thread, effect.ns, effect.step - 1, effect.job))
+        if at is None or at > effect.begin:
+            yield f"(2) {effect.thread} job {effect.job}: {effect.node} began before step {effect.step - 1} was durable"
+
+
 # Invariant 3.
 
 
@@ -233,9 +246,10 @@ def _questions(evidence: Evidence, accepted: Sequence[Accepted], asked: dict[str
 
 def _hostile(evidence: Evidence, *, redis_lost: bool) -> Iterator[str]:
     """What can never become a job is set aside with its reason, not retried and not lost (unless Redis lost it)."""
-    aside = {row["message_id"]: row["reason"] for row in evidence.dead_letters}
+    aside = [row["message_id"] for row in evidence.dead_letters if row["reason"]]
     for name in evidence.hostile:
-        if not aside.get(name) and not redis_lost:
+        # A carried job's message is named after it, and some more.
+        if not redis_lost and not any(one.startswith(name) for one in aside):
             yield f"(1) the hostile message {name} was not set aside"
 
 

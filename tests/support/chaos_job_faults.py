@@ -113,7 +113,7 @@ class JobFaults:
     async def _equal_enqueues(self, _fault: Fault) -> None:
         await self._load.equal_enqueues(f"equal-{self._rng.randrange(10**6)}", 100)
 
-    async def _hostile_messages(self, _fault: Fault) -> None:
+    async def _hostile_messages(self, _fault: Fault | None) -> None:
         """Pickle, something huge, wrong types, bad UTF-8, a stranger's thread."""
         keys = Keys()
 

@@ -62,10 +62,10 @@ nested.add_edge("before", "subagent")
 nested.add_edge("subagent", "after")
 nested.add_edge("after", END)
 
-#: two that ask at once
+#: two that ask at once; what is asked may have a NUL in it, which SQL cannot read from JSON
 both = StateGraph(Heard)
 both.add_node("left", _asker("left", "l"))
-both.add_node("right", _asker("right", "r"))
+both.add_node("right", _asker("right", "r\0"))
 both.add_edge(START, "left")
 both.add_edge(START, "right")
 

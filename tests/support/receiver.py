@@ -7,6 +7,7 @@ hooks.example, localhost and 127.0.0.1; its authority is `AUTHORITY`, made for t
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import queue
 import ssl
@@ -39,7 +40,7 @@ class Received(NamedTuple):
 
 
 class Receiver(ThreadingHTTPServer):
-    """See the module. `next()` waits for a request; each is given once."""
+    """See the module. `next()` and `arrived()` wait for a request; each is given once."""
 
     daemon_threads = True
 
@@ -67,6 +68,10 @@ class Receiver(ThreadingHTTPServer):
     def next(self, timeout: float = 20) -> Received:
         """The next request; queue.Empty if none comes."""
         return self.requests.get(timeout=timeout)
+
+    async def arrived(self, timeout: float = 20) -> Received:
+        """The next request, awaited beside what the test's own loop sends."""
+        return await asyncio.to_thread(self.next, timeout)
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[None]:

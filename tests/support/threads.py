@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -120,8 +121,9 @@ class Stage:
     async def heard(self, count: int = 1) -> None:
         """Wait until so many connections are subscribed to the thread."""
         channel = KEYS.thread(self.thread_id)
-        while (await self.redis.pubsub_numsub(channel))[0][1] != count:
-            pass
+        async with asyncio.timeout(10):
+            while (await self.redis.pubsub_numsub(channel))[0][1] != count:
+                await asyncio.sleep(0.002)
 
     async def cut(self) -> None:
         """Cut every subscriber's connection."""

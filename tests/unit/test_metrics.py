@@ -28,7 +28,11 @@ CONTRACT = {
     "threadline_publish_seconds": set(),
 }
 #: Ours, beyond the contract.
-MORE = {"threadline_messages_purged_total": {"reason"}}
+MORE = {
+    "threadline_messages_purged_total": {"reason"},
+    "threadline_webhook_deliveries_total": {"result"},
+    "threadline_webhook_backlog": set(),
+}
 
 
 def registry() -> CollectorRegistry:
@@ -54,7 +58,7 @@ def test_the_labels_are_the_contracts() -> None:
     }
     expected = {**CONTRACT, **MORE}
     assert labels == {name: expected[name] for name in labels}
-    assert len(labels) == len(CONTRACT) + len(MORE) - 3  # three are the ledger's
+    assert len(labels) == len(CONTRACT) + len(MORE) - 4  # four are the ledger's
 
 
 def test_the_ledger_is_asked_once_for_many_scrapes_and_its_absence_is_no_zero() -> None:
@@ -62,13 +66,15 @@ def test_the_ledger_is_asked_once_for_many_scrapes_and_its_absence_is_no_zero() 
 
     def ask() -> dict[str, float]:
         asked.append(1)
-        return {"queued": 3, "running": 1, "interrupted": 0, "oldest_queued_seconds": 2.5, "workers": 2}
+        seen = {"queued": 3, "running": 1, "interrupted": 0, "oldest_queued_seconds": 2.5, "workers": 2}
+        return {**seen, "webhook_backlog": 4}
 
     full = CollectorRegistry()
     full.register(QueueGauges(ask))
     text = generate_latest(full).decode()
     generate_latest(full)
     assert 'threadline_jobs{state="queued"} 3.0' in text
+    assert "threadline_webhook_backlog 4.0" in text
     assert asked == [1]
     away = CollectorRegistry()
     away.register(QueueGauges(dict))

@@ -40,7 +40,8 @@ def blocking(annotation: object) -> str:
 
 def parameters(call: Callable[..., object]) -> list[tuple[str, object, object, str]]:
     return [
-        (one.name, one.kind, one.default, blocking(one.annotation)) for one in inspect.signature(call).parameters.values()
+        (one.name, one.kind, one.default, blocking(one.annotation))
+        for one in inspect.signature(call).parameters.values()
     ]
 
 

@@ -5,7 +5,7 @@ Safe to repeat, by the same worker and by others at once: the ledger knows the j
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -19,7 +19,7 @@ from threadline.contract.signature import verify
 from threadline.contract.states import Code, State
 from threadline.errors import BackendUnavailable, InvalidJob, JobNotFound, ThreadlineError
 from threadline.redis_client import REDIS_ERRORS
-from threadline_worker.messages import Unreadable, is_wake_up, job_of
+from threadline_worker.carried import CarriedJobs
 from threadline_worker.serialise import storable
 
 if TYPE_CHECKING:
@@ -29,9 +29,8 @@ __all__ = ["Adoption"]
 
 log = structlog.get_logger(__name__)
 
-#: Waiting messages that one round looks at, and how many bodies it has in memory at once (each up to a few MiB).
-_LOOK = 100
-_BODIES = 20
+#: What one round may take: the sweep has more to do, above all to look for dead workers.
+_ROUND_SECONDS = 0.25
 _KEPT_BYTES = 65_536
 
 
@@ -40,7 +39,7 @@ class Adoption:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._from = 0
+        self._carried = CarriedJobs(services.redis, services.keys)
 
     async def adopt(self, message_id: str, job_id: str, job: Any, *, dispatching: bool) -> bool:
         """Insert the job. False: it can never become one, and is set aside. `dispatching`: the message wakes a worker.
@@ -91,52 +90,18 @@ class Adoption:
 
     async def adopt_waiting(self) -> int:
         """Adopt due messages that carry jobs and take them out of the queue; how many. Raises redis' errors."""
-        redis, keys = self._services.redis, self._services.keys
-        # A long queue is walked through, a part each round: what waits behind many wake-ups is found as well.
-        due = await self._now_ms()
-        waiting = await redis.zrangebyscore(keys.queue, "-inf", due, start=self._from, num=_LOOK)
-        carrying = await self._carrying(waiting)
         done = 0
-        for start in range(0, len(carrying), _BODIES):
-            some = carrying[start : start + _BODIES]
-            bodies = await redis.mget([arq_message.JOB_KEY_PREFIX + name for name in some])
-            for name, body in zip(some, bodies, strict=True):
-                done += body is not None and await self._adopt_waiting_one(name, body)
-        # What was taken out has moved the rest up.
-        self._from = self._from + len(waiting) - done if len(waiting) == _LOOK else 0
+        async with aclosing(self._carried.waiting(_ROUND_SECONDS)) as found:
+            async for message_id, job_id, job in found:
+                # Not `dispatching`: the ledger sends a wake-up of its own, and this message goes.
+                await self.adopt(message_id, job_id, job, dispatching=False)
+                await self._take_out(message_id)
+                done += 1
         return done
 
-    async def _carrying(self, waiting: list[bytes]) -> list[str]:
-        """Those that are not plain wake-ups, by their ids and sizes; what arq chokes on is left to the consumer."""
-        names = []
-        for raw in waiting:
-            try:
-                names.append(raw.decode())
-            except UnicodeDecodeError:
-                continue
-        async with self._services.redis.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.strlen(arq_message.JOB_KEY_PREFIX + name)
-            sizes: list[Any] = await pipe.execute(raise_on_error=False)
-        return [
-            name
-            for name, size in zip(names, sizes, strict=True)
-            if isinstance(size, int) and size > 0 and not is_wake_up(name, size)
-        ]
-
-    async def _adopt_waiting_one(self, message_id: str, body: bytes) -> bool:
-        found = job_of(body)
-        if isinstance(found, Unreadable) or found[1] is None:
-            return False  # the consumer's, once it comes to it
-        # Not `dispatching`: the ledger sends a wake-up of its own, and this message goes.
-        await self.adopt(message_id, *found, dispatching=False)
+    async def _take_out(self, message_id: str) -> None:
         redis, keys = self._services.redis, self._services.keys
         async with redis.pipeline(transaction=True) as pipe:
             pipe.zrem(keys.queue, message_id)
             pipe.delete(arq_message.JOB_KEY_PREFIX + message_id, arq_message.RETRY_KEY_PREFIX + message_id)
             await pipe.execute()
-        return True
-
-    async def _now_ms(self) -> int:
-        seconds, micros = await self._services.redis.time()
-        return int(seconds * 1000 + micros / 1000)

@@ -48,7 +48,10 @@ class Announcer:
     async def announce(self, row: Mapping[str, Any]) -> None:
         """Append and note it in the ledger; what does not work now the sweep repeats."""
         try:
-            await self.append(row)
+            if row.get("kind") == "internal":  # nobody's progress: no log, and not a word on the thread's channel (L9)
+                await self._events.nudge(row["job_id"])
+            else:
+                await self.append(row)
             # A stale epoch counts as announced: the log already tells a later story.
             await self._ledger.announced(row["job_id"], row["epoch"])
         except (*REDIS_ERRORS, BackendUnavailable) as error:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import langgraph.checkpoint.base.id as checkpoint_clock
 import psycopg
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
+from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from psycopg import AsyncCursor, errors
@@ -60,7 +60,7 @@ class Commit(NamedTuple):
 
 
 class FencedSaver(AsyncPostgresSaver):
-    """`on_commit` hears of each checkpoint after its commit."""
+    """`on_commit` hears of each checkpoint after its commit, `on_load` of each that is read, with its namespace."""
 
     def __init__(
         self,
@@ -69,12 +69,21 @@ class FencedSaver(AsyncPostgresSaver):
         queries: Queries,
         *,
         on_commit: Callable[[Commit], None] = lambda _commit: None,
+        on_load: Callable[[str, CheckpointTuple], None] = lambda _namespace, _found: None,
         serde: SerializerProtocol | None = None,
     ) -> None:
         super().__init__(pool, serde=serde)
         self._fence = fence
         self._check = queries.fill("SELECT {schema}.assert_fence(%s, %s, %s, %s)")
         self._on_commit = on_commit
+        self._on_load = on_load
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Read a checkpoint, the newest of its namespace if none is named. Not fenced."""
+        found = await super().aget_tuple(config)
+        if found is not None:
+            self._on_load(str(config["configurable"].get("checkpoint_ns", "")), found)
+        return found
 
     async def aput(
         self,

@@ -152,9 +152,9 @@ class Coalescer:
             return [*self._close(message), Piece(chunk, metadata, came_with, 0)]
         return self._join(message, chunk, came_with, now, slow=slow)
 
-    def due(self, now: float, *, slow: bool = False) -> list[Piece]:
-        """The pieces that have waited for long enough. While Redis is slow, none has: they grow instead."""
-        found = [] if slow else [group for group in self._groups.values() if group.began + self._seconds <= now]
+    def due(self, now: float) -> list[Piece]:
+        """The pieces that have waited for long enough."""
+        found = [group for group in self._groups.values() if group.began + self._seconds <= now]
         return [piece for group in found for piece in self._close(group.message)]
 
     def next_due(self) -> float | None:
@@ -167,10 +167,11 @@ class Coalescer:
 
     def _call(self, ns: tuple[str, ...], metadata: Any) -> _Call:
         # The call keeps the metadata alive, so its identity is not given away again.
-        known = self._calls.setdefault((ns, id(metadata)), _Call(metadata))
-        self._calls.move_to_end((ns, id(metadata)))
-        if len(self._calls) > _MOST_CALLS and not self._groups:
-            self._calls.popitem(last=False)
+        key = (ns, id(metadata))
+        if (known := self._calls.get(key)) is None:
+            known = self._calls[key] = _Call(metadata)
+            if len(self._calls) > _MOST_CALLS and not self._groups:
+                self._calls.popitem(last=False)
         return known
 
     def _join(self, message: _Message, chunk: AIMessageChunk, came_with: Any, now: float, *, slow: bool) -> list[Piece]:
@@ -228,8 +229,7 @@ def _simple_blocks(blocks: list[Any]) -> bool:
     """Each block with an index of its own: two of one index are merged only from the second addition on."""
     indices = [block.get("index") if isinstance(block, dict) else None for block in blocks]
     return len(set(map(str, indices))) == len(indices) and all(
-        type(index) is int and _simple(block)
-        for index, block in zip(indices, blocks, strict=True)
+        type(index) is int and _simple(block) for index, block in zip(indices, blocks, strict=True)
     )
 
 

@@ -30,6 +30,7 @@ from threadline_worker.announce import Announcer
 from threadline_worker.checkpoints import CheckpointsAway
 from threadline_worker.exhaustion import end_if_exhausted
 from threadline_worker.graph_run import GraphRun
+from threadline_worker.internal.operate import operate
 from threadline_worker.liveness import Liveness
 from threadline_worker.outcome import (
     AWAY_SECONDS,
@@ -104,6 +105,9 @@ class Execution:
 
     def _note_claim(self, claim: Claim) -> None:
         metrics = self._services.metrics
+        if claim.kind == "internal":
+            log.info("internal.claimed", operation=claim.options["operation"])
+            return
         metrics.job_claims.labels(agent=claim.agent, kind="start" if claim.first else "resume").inc()
         if claim.first:
             metrics.job_wait.labels(agent=claim.agent).observe(max(claim.waited_seconds, 0.0))
@@ -114,7 +118,7 @@ class Execution:
     async def _outcome(self) -> Outcome:
         try:
             agent = await self._loaded()
-            return await self._with_graph(agent) if isinstance(agent, Agent) else agent
+            return await self._with_agent(agent) if isinstance(agent, Agent) else agent
         except UnknownAgentError as error:
             return Failed(Code.UNKNOWN_AGENT, str(error))
         except AgentConfigError as error:
@@ -144,6 +148,11 @@ class Execution:
         finally:
             stopped.cancel()
 
+    async def _with_agent(self, agent: Agent) -> Outcome:
+        if self._run.claim.kind == "internal":
+            return await operate(self._services, self._run, agent)
+        return await self._with_graph(agent)
+
     async def _with_graph(self, agent: Agent) -> Outcome:
         services, claim = self._services, self._run.claim
         graph_run = GraphRun(services, self._run, agent)
@@ -162,6 +171,7 @@ class Execution:
             metrics=services.metrics,
             may_publish=services.liveness.fresh,
             on_stale=self._run.lose,
+            look_back=graph_run.look_back(lifted.claim),
         ) as publisher:
             if lifted.unsent is not None:
                 publisher.first(*lifted.unsent)
@@ -268,6 +278,11 @@ class Execution:
             log.info("job.released", code=row["code"], message=row["message"])
             return
         code = row["code"] or ""
+        if claim.kind == "internal":
+            operation = claim.options["operation"]
+            metrics.internal_jobs.labels(operation=operation, state=row["state"]).inc()
+            log.info("internal.finished", operation=operation, state=row["state"], code=code or None)
+            return
         metrics.jobs_finished.labels(agent=claim.agent, state=row["state"], code=code).inc()
         seconds = row.get("running_seconds")
         if seconds is not None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import structlog
 from langchain_core.messages import HumanMessage
+from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.errors import GraphDrained
 from langgraph.types import Command, Interrupt
 
@@ -27,6 +30,7 @@ from threadline_worker.checkpoints import (
 from threadline_worker.effects import LedgerEffects, effects_of_this_run
 from threadline_worker.exhaustion import end_if_exhausted
 from threadline_worker.memory_store import FencedStore
+from threadline_worker.origins import Loaded, Origins, Part
 from threadline_worker.outcome import (
     AWAY_SECONDS,
     Failed,
@@ -40,9 +44,11 @@ from threadline_worker.outcome import (
 )
 from threadline_worker.resume import Decision, decide, unfinished
 from threadline_worker.serialise import jsonable
-from threadline_worker.tokens import count_tokens
+from threadline_worker.shown import Shown, shown_before
+from threadline_worker.tokens import TokenCounter
 
 if TYPE_CHECKING:
+    from threadline.ledger.custody import Claim
     from threadline_worker.agents.registry import Agent
     from threadline_worker.execution import Services
     from threadline_worker.publisher import Publisher
@@ -54,6 +60,10 @@ log = structlog.get_logger(__name__)
 
 #: How long a cancelled step may take to stop before it is left behind; its writes are fenced.
 _STOP_SECONDS = 10.0
+#: Modes in which each super-step shows.
+_DENSE = frozenset({"updates", "tasks", "checkpoints", "debug"})
+#: How long an update may wait for the part that says whose it is.
+_HOLD_SECONDS = 0.02
 
 
 class GraphRun:
@@ -63,13 +73,16 @@ class GraphRun:
         self._services = services
         self._run = run
         self._agent = agent
-        self._steps: dict[str, int] = {}
+        self._origins = Origins(run.claim.agent)
         self._progress = time.monotonic()
         self._step_started = time.monotonic()
         self._decision = Decision("start")
 
     async def decide(self) -> int | Outcome | None:
-        """R2: the outcome if there is nothing to run; else the super-step to go on behind (None: a start)."""
+        """R2: the outcome if there is nothing to run; else the super-step to go on behind, for readers (P2).
+
+        None: a start, or what is streamed does not tell of every step, so that a reader could not miss one.
+        """
         claim = self._run.claim
         raise_checkpoint_clock(claim.newest_at_claim)
         saver = self._saver()
@@ -92,10 +105,26 @@ class GraphRun:
             case "superseded":
                 return Failed(Code.SUPERSEDED, "the thread went on without this job")
             case _:
+                # An answer to a person goes on from the checkpoint that asked.
+                self._origins.anew = found.action == "start" and claim.kind != "resume"
                 await self._services.ledger.note_checkpoint(claim, found.checkpoint_id)
                 claim.row["checkpoint_id"] = found.checkpoint_id
-                self._steps[""] = found.step
-                return found.step if found.action == "resume" else None
+                dense = not _DENSE.isdisjoint(options["stream_modes"])
+                return found.step if found.action == "resume" and dense else None
+
+    def look_back(self, claim: Claim) -> Callable[[], Awaitable[Shown]] | None:
+        """How to read what earlier claims of the job have shown of the steps that run now (None: there were none)."""
+        if claim.first:
+            return None
+        services, decision = self._services, self._decision
+        return partial(
+            shown_before,
+            services.redis,
+            services.keys.events(claim.job_id),
+            claim.epoch,
+            decision.step,
+            same_tasks=not self._origins.anew,
+        )
 
     async def run(self, publisher: Publisher) -> Outcome:
         """Stream the graph into the publisher until it is over."""
@@ -135,7 +164,8 @@ class GraphRun:
             self._input(),
             self._config(),
             context=self._agent.context(claim.user_id, claim.job_id, claim.thread_id),
-            stream_mode=options["stream_modes"],
+            # Without `tasks` nobody would know whose an update is.
+            stream_mode=[*{*options["stream_modes"], "tasks"}],
             subgraphs=True,
             version="v2",
             durability="sync",  # R1: with async or exit, steps and even the input can be lost
@@ -144,8 +174,12 @@ class GraphRun:
             interrupt_after=options["interrupt_after"] or None,
         )
         async with aclosing(stream) as parts:  # type: ignore[type-var]
-            async for part in parts:
-                self._on_part(publisher, part)
+            try:
+                async for part in parts:
+                    self._on_part(publisher, part)
+                    await publisher.room()
+            finally:
+                self._publish(publisher, self._origins.rest())
         left, interrupts, values = await unfinished(graph, claim.thread_id)
         return Interrupted([_prompt(interrupt) for interrupt in interrupts]) if left else self._result(values)
 
@@ -188,12 +222,22 @@ class GraphRun:
 
     def _on_part(self, publisher: Publisher, part: Any) -> None:
         self._progress = time.monotonic()
-        kind, namespace, data = str(part["type"]), tuple(part["ns"]), part["data"]
-        if kind == "updates":
-            count_tokens(self._services.metrics, self._run.claim.agent, data)
-        committed = self._steps.get("|".join(namespace))
-        # With subgraphs on, a step's updates come before its checkpoint (findings.md): it is the step after the last.
-        publisher.offer(kind, namespace, data, None if committed is None else committed + 1)
+        kind, ns, data = str(part["type"]), tuple(part["ns"]), part["data"]
+        if part.get("interrupts") and isinstance(data, dict):
+            # Where LangGraph itself puts what a person is asked, but for this version of its stream.
+            data = {**data, "__interrupt__": part["interrupts"]}
+        self._publish(publisher, self._origins.take(kind, ns, data))
+        if self._origins.holds:
+            # What explains the part comes right behind it, or not at all.
+            asyncio.get_running_loop().call_later(_HOLD_SECONDS, self._publish_rest, publisher)
+
+    def _publish_rest(self, publisher: Publisher) -> None:
+        self._publish(publisher, self._origins.rest())
+
+    def _publish(self, publisher: Publisher, parts: Iterable[Part]) -> None:
+        for kind, ns, data, origin in parts:
+            if kind in self._run.claim.options["stream_modes"]:
+                publisher.offer(kind, ns, data, origin)
 
     def _on_commit(self, commit: Commit) -> None:
         now = time.monotonic()
@@ -201,11 +245,14 @@ class GraphRun:
         metrics.checkpoint_write.observe(commit.seconds)
         self._progress = now
         self._run.progressed = True
-        self._steps[commit.namespace] = commit.step
+        self._origins.committed(commit.namespace, commit.step)
         if commit.namespace == "" and commit.step >= 0:
             metrics.supersteps.labels(agent=self._run.claim.agent).inc()
             metrics.superstep_seconds.labels(agent=self._run.claim.agent).observe(now - self._step_started)
         self._step_started = now
+
+    def _on_load(self, namespace: str, found: CheckpointTuple) -> None:
+        self._origins.loaded(Loaded.of(namespace, int(found.metadata.get("step", -1)), found.pending_writes))
 
     def _fence(self) -> Fence:
         claim = self._run.claim
@@ -213,7 +260,11 @@ class GraphRun:
 
     def _saver(self) -> FencedSaver:
         return FencedSaver(
-            self._services.checkpoints, self._fence(), self._services.ledger.queries, on_commit=self._on_commit
+            self._services.checkpoints,
+            self._fence(),
+            self._services.ledger.queries,
+            on_commit=self._on_commit,
+            on_load=self._on_load,
         )
 
     def _input(self) -> Any:
@@ -243,6 +294,7 @@ class GraphRun:
         return {
             "configurable": configurable,
             "metadata": {"job_id": claim.job_id},
+            "callbacks": [self._origins.steps, TokenCounter(self._services.metrics, claim.agent)],
             "run_id": _uuid(claim.job_id),
             "recursion_limit": self._services.settings.recursion_limit,
         }

@@ -103,6 +103,8 @@ class Intake:
 
     def _note_end(self, row: Mapping[str, Any]) -> None:
         log.info("job.finished", job_id=row["job_id"], state=row["state"], code=row["code"])
+        if row.get("kind") == "internal":
+            return
         self._services.metrics.jobs_finished.labels(
             agent=row["agent"], state=row["state"], code=row["code"] or ""
         ).inc()

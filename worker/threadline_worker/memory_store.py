@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,7 +13,7 @@ from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool
 
 from threadline.ledger.sql import Queries
-from threadline_worker.checkpoints import Fence, fenced
+from threadline_worker.checkpoints import CALL_SECONDS, Fence, fenced
 
 __all__ = ["FencedStore"]
 
@@ -33,7 +34,7 @@ class FencedStore(AsyncPostgresStore):
     @asynccontextmanager
     async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[DictRow]]:
         with fenced():
-            async with super()._cursor(pipeline=pipeline) as cursor:
+            async with asyncio.timeout(CALL_SECONDS), super()._cursor(pipeline=pipeline) as cursor:
                 yield cursor
                 if pipeline:
                     await cursor.execute(self._check, self._fence)

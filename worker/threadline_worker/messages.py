@@ -6,12 +6,13 @@ arq drops a body that it cannot read without a word, and ends its loop on wrong 
 from __future__ import annotations
 
 import re
+import time
 from typing import Any, Final, NamedTuple
 
-from threadline.contract.arq_message import FUNCTION, Message
+from threadline.contract.arq_message import CARRIED_TTL_MS, FUNCTION, Message
 from threadline.contract.codec import loads
 
-__all__ = ["GONE", "MISTYPED", "NOT_UTF8", "Unreadable", "is_wake_up", "job_of", "read_call"]
+__all__ = ["GONE", "MISTYPED", "NOT_UTF8", "TOO_OLD", "Unreadable", "is_wake_up", "job_of", "read_call"]
 
 # The reasons, all of them: they are a metric's label.
 GONE: Final = "its body is gone"
@@ -20,10 +21,13 @@ NOT_UTF8: Final = "its id is not UTF-8"
 _NOT_JSON: Final = "its body is not JSON"
 _NO_CALL: Final = f"it is no call of {FUNCTION} with a job id"
 _WRONG_TYPES: Final = "its fields have wrong types"
+TOO_OLD: Final = "it was enqueued longer ago than messages are kept (30 days)"
 
 _WAKE_UP = re.compile(r"(?P<job>.+):\d+:\d+", re.DOTALL)
 #: Year 9999 in ms; arq makes a datetime of it.
 _LAST_MS: Final = 253_402_300_799_999
+#: Of a job (threadline.contract.job.check_id).
+_LONGEST_ID: Final = 200
 
 
 class Unreadable(NamedTuple):
@@ -39,7 +43,7 @@ def read_call(body: bytes) -> dict[str, Any]:
         call = loads(body)
     except ValueError:  # pickle, too
         return _call([Unreadable(_NOT_JSON, body)])
-    if why := _complaint(call):
+    if why := _complaint(call) or _outdated(call):
         return _call([Unreadable(why, body)])
     return _call(call["a"], call["et"])
 
@@ -68,7 +72,15 @@ def _complaint(call: Any) -> str | None:
         return _WRONG_TYPES
     if not arguments or not isinstance(arguments[0], str) or not 0 <= enqueued <= _LAST_MS:
         return _NO_CALL
+    if len(arguments[0]) > _LONGEST_ID:  # the ledger need not be asked for 50 MB
+        return _NO_CALL
     return None
+
+
+def _outdated(call: dict[str, Any]) -> str | None:
+    """L5: tries have no limit, so a carried job's age has one: the time for which its producer's message lives."""
+    carries = len(call["a"]) > 1 and call["a"][1] is not None
+    return TOO_OLD if carries and call["et"] < time.time() * 1000 - CARRIED_TTL_MS else None
 
 
 def _call(arguments: list[Any], enqueued: int = 0) -> dict[str, Any]:

@@ -1,42 +1,54 @@
 """Publishes one run's events in order without ever making a super-step wait; what Redis lost is a marked gap.
 
-Positions are given when an event is sent: an event that is dropped before (tokens only, when Redis is too slow) leaves
-a hole on purpose, which readers see as a gap. A batch whose answer was lost is sent again with the same positions.
+An event is made JSON when it is offered, so that nothing that the graph does later can change it. Its position is given
+when it is sent: where events were dropped before (unsent.py) one position is left out, which readers see as a gap.
+A batch whose answer was lost is sent again with the same positions.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
+import msgspec
 import structlog
 
 from threadline.contract.events import Event, encode_event, now
 from threadline.log.append import EventLog
 from threadline.redis_client import REDIS_ERRORS, reason
 from threadline_worker.cancellation import pass_on_cancellation
-from threadline_worker.serialise import jsonable
+from threadline_worker.coalesce import Coalescer, Piece
+from threadline_worker.origins import Origin
+from threadline_worker.serialise import packed
+from threadline_worker.shown import Shown, phase
 from threadline_worker.telemetry.metrics import Metrics
+from threadline_worker.unsent import Unsent, Waiting
 
 __all__ = ["Publisher"]
 
 log = structlog.get_logger(__name__)
 
-_BATCH: Final = 64
-#: Token events that may wait for Redis per job; above it the oldest are dropped (contract.md). Others always wait.
-_MAX_WAITING_TOKENS: Final = 2_000
+_BATCH: Final = 256
+_BATCH_BYTES: Final = 2**20
 _FLUSH_SECONDS: Final = 5.0
+#: Before the second try to reach Redis; doubled up to the last.
+_FIRST_DELAY: Final = 0.05
+_LAST_DELAY: Final = 2.0
+#: A call that takes longer means that Redis is slow: tokens are merged instead of queued.
+_SLOW_SECONDS: Final = 0.04
+#: How long the run's stream gives way at once when a lot waits and Redis is quick.
+_GIVE_WAY_SECONDS: Final = 0.05
 
 
-class _Waiting(NamedTuple):
-    type: str
+class _CameWith(NamedTuple):
+    """What a message's part came with."""
+
     ns: tuple[str, ...]
-    data: Any
-    step: int | None
+    origin: Origin
     at: str
 
 
@@ -44,7 +56,7 @@ class Publisher:
     """The events of one epoch behind its transition's (n = 1), from `async with` to its end.
 
     `may_publish` is asked before each call (P3): false holds events back. `on_stale` is called once if Redis knows a
-    higher epoch.
+    higher epoch. `look_back` reads what earlier epochs have shown; without it nothing is marked as `rerun`.
     """
 
     def __init__(
@@ -57,6 +69,7 @@ class Publisher:
         metrics: Metrics,
         may_publish: Callable[[], bool],
         on_stale: Callable[[], None],
+        look_back: Callable[[], Awaitable[Shown]] | None = None,
     ) -> None:
         self._log = log_
         self._job_id = job_id
@@ -65,15 +78,21 @@ class Publisher:
         self._metrics = metrics
         self._may_publish = may_publish
         self._on_stale = on_stale
-        self._waiting: deque[_Waiting] = deque()
-        self._tokens = 0
+        self._look_back = look_back
+        self._shown: Shown | None = None
+        self._tokens = Coalescer()
+        self._unsent = Unsent()
         self._n = 1
         self._sending: list[tuple[int, bytes, str]] = []
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._tried = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._call_began: float | None = None
+        self._redis_slow = False
+        self._told_of_drops = False
         self._refused = False
-        self._dropped = 0
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -83,6 +102,8 @@ class Publisher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -92,24 +113,52 @@ class Publisher:
         self._sending.insert(0, (1, encoded, kind))
         self._rouse()
 
-    def offer(self, kind: str, ns: tuple[str, ...], data: Any, step: int | None) -> None:
-        """Take an event; returns at once. `data` must not be changed afterwards."""
+    def offer(self, kind: str, ns: tuple[str, ...], data: Any, origin: Origin = Origin()) -> None:  # noqa: B008 - a constant
+        """Take an event; returns at once. What becomes of `data` afterwards does not matter.
+
+        Pieces of messages may wait for 40 ms to be joined; any other event goes behind all pieces that came before it.
+        """
         if self._refused:
             return
+        came_with = _CameWith(ns, origin, now())
+        pieces = None
         if kind == "messages":
-            self._tokens += 1
-            if self._tokens > _MAX_WAITING_TOKENS:
-                self._drop_oldest_token()
-        self._waiting.append(_Waiting(kind, ns, data, step, now()))
-        self._rouse()
+            pieces = self._tokens.add(ns, data, came_with, now=time.monotonic(), slow=self.slow)
+        if pieces is None:
+            self._queue_pieces(self._tokens.close())
+            self._queue(Waiting(kind, ns, packed(data), origin=origin, at=came_with.at, what=phase(kind, data)))
+        else:
+            self._queue_pieces(pieces)
+        if len(self._unsent):
+            self._rouse()
+        elif len(self._tokens):
+            self._idle.clear()
+            self._set_timer()
+
+    async def room(self) -> None:
+        """Give the sender its turn when a lot waits at once: at most 50 ms, and never for a Redis that is slow."""
+        if not self._unsent.pressing or self.slow:
+            return
+        self._tried.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GIVE_WAY_SECONDS):
+                await self._tried.wait()
+
+    @property
+    def slow(self) -> bool:
+        """Whether Redis takes long, or answers nothing at all."""
+        began = self._call_began
+        return self._redis_slow or (began is not None and time.monotonic() - began > _SLOW_SECONDS)
 
     @property
     def top(self) -> str:
         """The position of the last event that was offered, whether it has arrived or not."""
-        return f"{self._epoch}-{self._n + bool(self._dropped) + len(self._waiting)}"
+        return f"{self._epoch}-{self._n + self._unsent.positions + len(self._tokens)}"
 
     async def flush(self, limit: float = _FLUSH_SECONDS) -> bool:
         """Wait until everything is in the log, at most `limit` seconds. False: it is not."""
+        self._queue_pieces(self._tokens.close())
+        self._rouse()
         try:
             async with asyncio.timeout(limit):
                 await self._idle.wait()
@@ -117,52 +166,92 @@ class Publisher:
             return False
         return True
 
+    def _queue_pieces(self, pieces: Iterable[Piece]) -> None:
+        for piece in pieces:
+            came: _CameWith = piece.came_with
+            data = packed([piece.message, piece.metadata])
+            self._queue(Waiting("messages", came.ns, data, origin=came.origin, at=came.at))
+
+    def _queue(self, waiting: Waiting) -> None:
+        lost = self._unsent.dropped.total() + self._unsent.cut
+        self._unsent.put(waiting)
+        if self._unsent.dropped.total() + self._unsent.cut > lost and not self._told_of_drops:
+            log.warning("publish.dropped", job_id=self._job_id)
+            self._told_of_drops = True
+
     def _rouse(self) -> None:
         self._idle.clear()
         self._wake.set()
 
-    def _drop_oldest_token(self) -> None:
-        for index, waiting in enumerate(self._waiting):
-            if waiting.type == "messages":
-                del self._waiting[index]
-                self._tokens -= 1
-                if self._dropped == 0:
-                    log.warning("publish.dropped", job_id=self._job_id)
-                self._dropped += 1
-                return
+    def _set_timer(self) -> None:
+        due = self._tokens.next_due()
+        if due is not None and self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(due - time.monotonic(), 0.0), self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        self._rouse()
 
     async def _run(self) -> None:
-        delay = 0.05
+        delay = _FIRST_DELAY
         while True:
             pass_on_cancellation()
             await self._wake.wait()
             self._wake.clear()
-            while self._sending or self._waiting:
+            while self._something():
                 pass_on_cancellation()
+                sent = self._refused or await self._send()
+                self._tried.set()
                 if self._refused:
-                    self._sending.clear()
-                    self._waiting.clear()
-                elif await self._send():
-                    delay = 0.05
+                    self._forget()
+                elif sent:
+                    delay = _FIRST_DELAY
                 else:
                     await asyncio.sleep(delay)
-                    delay = min(delay * 2, 2.0)
-            self._idle.set()
+                    delay = min(delay * 2, _LAST_DELAY)
+            if len(self._tokens):
+                self._set_timer()
+            else:
+                self._idle.set()
+
+    def _something(self) -> bool:
+        """Whether there is something to send, with the pieces that have waited for long enough.
+
+        While a batch cannot be sent pieces stay where they are, and grow.
+        """
+        if not self._sending:
+            self._queue_pieces(self._tokens.due(time.monotonic()))
+        return bool(self._sending or len(self._unsent))
+
+    def _forget(self) -> None:
+        self._sending.clear()
+        self._unsent.clear()
+        self._tokens.close()
 
     async def _send(self) -> bool:
         """One batch. False: not now."""
         if not self._may_publish():
+            self._redis_slow = True
             return False
-        self._fill()
-        started = time.perf_counter()
+        began = self._call_began = time.monotonic()
         try:
+            # The transition goes alone: only behind it is the log fixed (shown.py).
+            if not any(n == 1 for n, _encoded, _kind in self._sending):
+                await self._look()
+                self._fill()
             answer = await self._log.append(
                 self._job_id, self._thread_id, self._epoch, [(n, encoded) for n, encoded, _ in self._sending]
             )
         except REDIS_ERRORS as error:
             log.warning("publish.failed", job_id=self._job_id, error=reason(error))
+            self._redis_slow = True
             return False
-        self._metrics.publish_seconds.observe(time.perf_counter() - started)
+        finally:
+            self._call_began = None
+        seconds = time.monotonic() - began
+        self._redis_slow = seconds > _SLOW_SECONDS
+        self._metrics.publish_seconds.observe(seconds)
         if answer.stale:
             log.warning("publish.stale", job_id=self._job_id, epoch=self._epoch, log_at=str(answer.before))
             self._refused = True
@@ -173,28 +262,32 @@ class Publisher:
         self._sending.clear()
         return True
 
-    def _fill(self) -> None:
-        if self._dropped:
-            # One position is left out: readers see the hole and say where it is.
-            self._n += 1
-            self._dropped = 0
-        while self._waiting and len(self._sending) < _BATCH:
-            waiting = self._waiting.popleft()
-            if waiting.type == "messages":
-                self._tokens -= 1
-            self._n += 1
-            self._sending.append((self._n, self._encode(waiting), waiting.type))
+    async def _look(self) -> None:
+        if self._shown is None and self._look_back is not None:
+            self._shown = await self._look_back()
 
-    def _encode(self, waiting: _Waiting) -> bytes:
+    def _fill(self) -> None:
+        for waiting in self._unsent.take(_BATCH - len(self._sending), _BATCH_BYTES):
+            # One position is left out where events were dropped: readers see the hole and say where it is.
+            self._n += 1 + waiting.gap
+            self._sending.append((self._n, self._encode(waiting), waiting.kind))
+
+    def _encode(self, waiting: Waiting) -> bytes:
+        origin = waiting.origin
+        rerun = self._shown is not None and self._shown.has(waiting.kind, waiting.ns, origin, waiting.what)
         return encode_event(
             Event(
                 id=f"{self._epoch}-{self._n}",
                 job_id=self._job_id,
                 thread_id=self._thread_id,
-                type=waiting.type,
+                type=waiting.kind,
                 ns=list(waiting.ns),
-                data=jsonable(waiting.data),
-                step=waiting.step,
+                data=msgspec.Raw(waiting.data),
                 at=waiting.at,
+                step=origin.step,
+                agent=origin.agent,
+                node=origin.node,
+                task=origin.task,
+                rerun=rerun,
             )
         )

@@ -42,7 +42,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def transaction_timeout(self) -> float:
         """F3: what a frozen worker has locked is free again before anybody may take it for dead by its silence."""
-        return 0.8 * self.lease
+        return max(0.8 * self.lease, 1.0)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ, *, concurrency: int | None = None) -> WorkerSettings:

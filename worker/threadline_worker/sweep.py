@@ -120,7 +120,7 @@ class Sweep:
                 stalls=row["stalls"],
             )
             metrics.jobs_rescued.labels(cause="dead_worker").inc()
-            if row["state"] != State.QUEUED:
+            if row["state"] != State.QUEUED and row["kind"] != "internal":
                 metrics.jobs_finished.labels(agent=row["agent"], state=row["state"], code=row["code"]).inc()
             await self._services.announcer.announce(row)
 
@@ -145,10 +145,13 @@ class Sweep:
         settings, ledger = self._services.settings, self._services.ledger
         rows = await ledger.expire()
         rows += await ledger.enforce_deadlines(settings.job_timeout, grace=settings.lease)
+        if rows:
+            self._services.courier.soon.set()
         for row in rows:
-            self._services.metrics.jobs_finished.labels(
-                agent=row["agent"], state=row["state"], code=row["code"] or ""
-            ).inc()
+            if row.get("kind") != "internal":
+                self._services.metrics.jobs_finished.labels(
+                    agent=row["agent"], state=row["state"], code=row["code"] or ""
+                ).inc()
             log.info("job.finished", job_id=row["job_id"], state=row["state"], code=row["code"])
 
     async def _lost_messages(self) -> None:

@@ -1,4 +1,4 @@
-"""People in the loop: what waits for them, and their answers; an answer counts once, and only where one is asked for."""
+"""People in the loop: what waits for them, and their answers; an answer counts once, only where one is asked for."""
 
 from __future__ import annotations
 

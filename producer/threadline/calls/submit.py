@@ -60,6 +60,10 @@ class Submission:
 
     async def dispatch(self, ledger: Ledger, stored: Enqueued, agent: str) -> None:
         """The job is committed; Redis only makes it quick. What fails here the sweep repairs."""
+        await self.send(ledger, stored, agent)
+
+    async def send(self, ledger: Ledger, stored: Enqueued, announced_for: str | None = None) -> None:
+        """Put the wake-up into the queue, and with an agent's name `queued` into the log: internal jobs have none."""
         redis = self._backends.redis
         if redis is None:
             return
@@ -68,7 +72,8 @@ class Submission:
         )
         try:
             await dispatch.send(redis, self._backends.keys, [message])
-            await self._announcer.queued(stored.job_id, stored.thread_id, agent)
+            if announced_for is not None:
+                await self._announcer.queued(stored.job_id, stored.thread_id, announced_for)
         except REDIS_ERRORS:
             with suppress(BackendUnavailable):
                 await ledger.undispatch(stored.job_id, stored.dispatch_n)

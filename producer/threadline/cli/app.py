@@ -23,7 +23,7 @@ __all__ = ["cli", "run"]
 #: What the worker extra brings, as it is imported.
 _WORKER_MODULES: Final = frozenset({
     "arq", "deepagents", "httpx", "langchain", "langchain_core", "langgraph", "orjson", "prometheus_client", "pypdf",
-    "pydantic", "rank_bm25", "structlog", "trafilatura",
+    "pydantic", "rank_bm25", "standardwebhooks", "structlog", "trafilatura",
 })  # fmt: skip
 _HELP: Final = """\
 Runs long research agents as durable background jobs.

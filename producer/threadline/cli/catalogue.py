@@ -19,9 +19,10 @@ class Entry(NamedTuple):
 
 
 _JOBS: Final = "Jobs"
+_THREADS: Final = "Threads"
 _WORKERS: Final = "Workers and agents"
 _CARE: Final = "Set-up and care"
-SECTIONS: Final = (_JOBS, _WORKERS, _CARE)
+SECTIONS: Final = (_JOBS, _THREADS, _WORKERS, _CARE)
 
 COMMANDS: Final[dict[str, Entry]] = {
     "enqueue": Entry(_JOBS, "Give an agent a job; prints the job's id.", "threadline.cli.enqueue:enqueue"),
@@ -33,6 +34,10 @@ COMMANDS: Final[dict[str, Entry]] = {
     "retry": Entry(_JOBS, "Continue a failed or cancelled job.", "threadline.cli.retry:retry"),
     "inbox": Entry(_JOBS, "List what waits for a person.", "threadline.cli.inbox:inbox"),
     "resume": Entry(_JOBS, "Answer what a thread waits for.", "threadline.cli.resume:resume"),
+    "history": Entry(_THREADS, "List a thread's checkpoints, newest first.", "threadline.cli.history:history"),
+    "state": Entry(_THREADS, "Print a thread's state, now or at a checkpoint.", "threadline.cli.state:state"),
+    "fork": Entry(_THREADS, "Begin a new thread where another one was.", "threadline.cli.fork:fork"),
+    "update-state": Entry(_THREADS, "Change a thread's state.", "threadline.cli.update_state:update_state"),
     "worker": Entry(_WORKERS, "Run a worker until it is told to stop."),
     "agents": Entry(_WORKERS, "List the agents that workers here can run."),
     "demo": Entry(_WORKERS, "Show a job surviving the death of its worker."),

@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import Any, Final
 
 import click
-import msgspec
 
-from threadline.cli.options import checked, json_option, user_option
+from threadline.cli.options import checked, json_option, json_value, user_option
 from threadline.cli.output import write, write_json
 from threadline.cli.session import with_client
 from threadline.client import Client
-from threadline.contract.codec import loads
 from threadline.contract.job import check_thread_id
 from threadline.contract.states import State
 from threadline.contract.waiting import decide_all
-from threadline.errors import InvalidJob, NotWaiting
+from threadline.errors import NotWaiting
 from threadline.job import Job
 
 __all__ = ["resume"]
@@ -31,17 +29,12 @@ Examples:
 """
 
 
-def _json(text: str) -> Any:
-    try:
-        return loads(text)
-    except (msgspec.DecodeError, ValueError) as error:
-        raise InvalidJob(f"{text[:60]!r} is not JSON ({error}); text needs quotes of its own: '\"text\"'") from error
-
-
 @click.command(epilog=_EPILOG)
 @click.argument("thread_id", metavar="THREAD", callback=checked(check_thread_id))
-@click.option("--value", metavar="JSON", callback=checked(_json), help="Answers the only question.")
-@click.option("--values", metavar="JSON", callback=checked(_json), help="Answers by interrupt id: {id: answer, …}.")
+@click.option("--value", metavar="JSON", callback=checked(json_value), help="Answers the only question.")
+@click.option(
+    "--values", metavar="JSON", callback=checked(json_value), help="Answers by interrupt id: {id: answer, …}."
+)
 @click.option("--approve", is_flag=True, help="Yes to all that is asked, or past a breakpoint.")
 @click.option(
     "--reject", metavar="[REASON]", is_flag=False, flag_value="", help="No to all that is asked; REASON is told."

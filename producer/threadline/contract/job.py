@@ -77,8 +77,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
         check_id("job id", self.job_id)
         if self.v != _VERSION:
             raise InvalidJob(f"the job is of version {self.v}, this code reads version {_VERSION}: update it")
-        if not isinstance(self.agent, str) or not _AGENT.fullmatch(self.agent):
-            raise InvalidJob(f"agent {_shown(self.agent)}: use 1-100 of letters, digits and . _ -")
+        check_agent(self.agent)
         check_thread_id(self.thread_id)
         check_user_id(self.user_id)
         _check_input(self.input)
@@ -170,6 +169,13 @@ def check_id(what: str, value: str) -> str:
 def check_thread_id(value: str) -> str:
     """Return the thread id; InvalidJob unless it is 1-200 of letters, digits, `. _ : @ -`."""
     return check_id("thread id", value)
+
+
+def check_agent(value: str) -> str:
+    """Return the agent's name; InvalidJob unless it is 1-100 of letters, digits, `. _ -`."""
+    if not isinstance(value, str) or not _AGENT.fullmatch(value):
+        raise InvalidJob(f"agent {_shown(value)}: use 1-100 of letters, digits and . _ -")
+    return value
 
 
 def check_user_id(value: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
@@ -48,32 +48,28 @@ class Answers:
         dispatching: bool,
     ) -> tuple[Enqueued, Row]:
         """Store a resume job. Raises NotWaiting, InvalidJob, ThreadOwnedByAnother, BackendUnavailable, NotMigrated."""
-        params = {
+        params: dict[str, Any] = {
             "job_id": job_id,
             "thread_id": thread_id,
             "user_id": user_id,
-            "answers": None if answer.values is None else dumps(answer.values).decode(),
-            "value": dumps(answer.value).decode(),
-            "plain": answer.value is not None,
+            "asking": None,
+            "answers": None,
             "metadata": dumps(metadata).decode(),
             "idempotency_key": idempotency_key,
             "fingerprint": answer.fingerprint(thread_id),
             "dispatching": dispatching,
         }
-        row = await self._database.row(self._queries["resume"], params)
-        assert row is not None  # noqa: S101 - the function always returns one row
+        while True:
+            row = await self._database.row(self._queries["resume"], params)
+            assert row is not None  # noqa: S101 - the function always returns one row
+            if row["outcome"] != "asks":
+                break
+            # Compared and set: it counts only if the thread still waits with these questions.
+            params["asking"] = row["job_id"]
+            params["answers"] = dumps(_fitting(answer, thread_id, row["interrupts"])).decode()
         if row["outcome"] not in {"created", "existing"}:
             _refuse(row, idempotency_key)
-        stored = Enqueued(
-            job_id=row["job_id"],
-            thread_id=row["thread_id"],
-            state=State(row["state"]),
-            epoch=row["epoch"],
-            created=row["outcome"] == "created",
-            head=bool(row["head"]),
-            dispatch_n=row["dispatch_n"] or 0,
-        )
-        return stored, row
+        return _stored(row), row
 
     async def inbox(self, *, user_id: str | None, thread_id: str | None = None, limit: int = 50) -> list[Waiting]:
         """What waits for a person, longest first."""
@@ -82,9 +78,37 @@ class Answers:
         return [msgspec.convert({**row, "interrupts": row["interrupts"] or []}, Waiting) for row in rows]
 
 
-def _refuse(row: Row, idempotency_key: str | None) -> None:
+def _fitting(answer: Answer, thread_id: str, interrupts: list[dict[str, Any]]) -> dict[str, Any]:
+    """The answer by interrupt id. Raises InvalidJob if it does not fit what is asked."""
+    ids = [str(asked["id"]) for asked in interrupts]
+    listed = ", ".join(ids) or "nothing"
+    if answer.values is not None:
+        if not answer.values or not answer.values.keys() <= set(ids):
+            raise InvalidJob(f"values= has to name questions that thread {thread_id} asks; it asks: {listed}")
+        return answer.values
+    if not ids and answer.value is not None:
+        raise InvalidJob(f"thread {thread_id} waits at a breakpoint and asks nothing: resume it without a value")
+    if ids and answer.value is None:
+        raise InvalidJob(f"thread {thread_id} asks {listed}: give value=… or values={{id: …}}")
+    if len(ids) > 1:
+        raise InvalidJob(f"thread {thread_id} has several questions: give values={{id: …}} for any of {listed}")
+    return dict.fromkeys(ids, answer.value)
+
+
+def _stored(row: Row) -> Enqueued:
+    return Enqueued(
+        job_id=row["job_id"],
+        thread_id=row["thread_id"],
+        state=State(row["state"]),
+        epoch=row["epoch"],
+        created=row["outcome"] == "created",
+        head=bool(row["head"]),
+        dispatch_n=row["dispatch_n"] or 0,
+    )
+
+
+def _refuse(row: Row, idempotency_key: str | None) -> NoReturn:
     thread = row["thread_id"]
-    ids = ", ".join(str(asked["id"]) for asked in row["interrupts"] or [])
     match row["outcome"]:
         case "unknown_thread":
             raise NotWaiting(f"thread {thread} is not known: check the id")
@@ -92,13 +116,5 @@ def _refuse(row: Row, idempotency_key: str | None) -> None:
             raise ThreadOwnedByAnother(f"thread {thread} belongs to another user")
         case "not_waiting":
             raise NotWaiting(f"thread {thread} waits for nobody: `threadline inbox` lists what waits")
-        case "different":
-            raise InvalidJob(f"idempotency key {idempotency_key!r} was used for another request (job {row['job_id']})")
-        case "takes_no_value":
-            raise InvalidJob(f"thread {thread} waits at a breakpoint and asks nothing: resume it without a value")
-        case "unanswered":
-            raise InvalidJob(f"thread {thread} asks {ids}: give value=… or values={{id: …}}")
-        case "several":
-            raise InvalidJob(f"thread {thread} has several questions: give values={{id: …}} for any of {ids}")
         case _:
-            raise InvalidJob(f"values= names a question that thread {thread} does not ask; it asks: {ids or 'nothing'}")
+            raise InvalidJob(f"idempotency key {idempotency_key!r} was used for another request (job {row['job_id']})")

@@ -103,6 +103,7 @@ class Custody(Ledger):
                 "result": None if result is None else dumps(result).decode(),
                 "interrupts": None if interrupts is None else dumps(interrupts).decode(),
                 "log_top": log_top,
+                "wait_expires": claim.options.get("wait_expires"),
             },
         )
 

@@ -41,6 +41,7 @@ class EventLog:
     """Writes logs; `max_events` and `ttl_seconds` bound each one (THREADLINE_EVENT_MAX, …_TTL_SECONDS)."""
 
     def __init__(self, redis: Redis, keys: Keys, *, max_events: int, ttl_seconds: int) -> None:
+        self._redis = redis
         self._keys = keys
         self._max = max_events
         self._ttl = ttl_seconds
@@ -69,3 +70,7 @@ class EventLog:
         before, *verdicts = await answer
         text = before.decode() if isinstance(before, bytes) else before
         return Appended(EventId.parse(text) if text else None, [Verdict(verdict) for verdict in verdicts])
+
+    async def nudge(self, job_id: str) -> None:
+        """Say on the job's channel, and nowhere else, that the ledger has news. Raises redis' errors."""
+        await self._redis.publish(self._keys.events(job_id), b"")

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol, cast
 from redis.asyncio import Redis
 
 from threadline.contract.events import Event, EventType, decode_event
-from threadline.redis_client import REDIS_ERRORS
+from threadline.redis_client import REDIS_ERRORS, uncancelled
 
 __all__ = ["Feed", "Heard", "OfJob", "PubSub", "Subscription", "decoded", "subscribed"]
 
@@ -45,6 +45,12 @@ class PubSub(Protocol):
         """A message, or None after so many seconds."""
         ...
 
+    async def subscribe(self, channel: str) -> None:
+        """Ask for a channel."""
+
+    async def aclose(self) -> None:
+        """Give the connection back."""
+
 
 class Subscription:
     """One channel over one connection."""
@@ -54,7 +60,7 @@ class Subscription:
 
     async def next(self, seconds: float) -> Event | Heard:
         """See Feed."""
-        message = await self._pubsub.get_message(ignore_subscribe_messages=False, timeout=seconds)
+        message = await uncancelled(self._pubsub.get_message(ignore_subscribe_messages=False, timeout=seconds))
         if message is None:
             return Heard.NOTHING
         return (decoded(message["data"]) if message["type"] == "message" else None) or Heard.DOUBT
@@ -93,19 +99,21 @@ class OfJob:
 @asynccontextmanager
 async def subscribed(redis: Redis, channel: str) -> AsyncIterator[Subscription]:
     """A subscription whose acknowledgement has arrived: everything published from now on is heard."""
-    pubsub = redis.pubsub()
+    pubsub = cast("PubSub", redis.pubsub())
     try:
-        await pubsub.subscribe(channel)
+        await uncancelled(pubsub.subscribe(channel))
         while (
-            message := await pubsub.get_message(ignore_subscribe_messages=False, timeout=_ACKNOWLEDGED_WITHIN)
+            message := await uncancelled(
+                pubsub.get_message(ignore_subscribe_messages=False, timeout=_ACKNOWLEDGED_WITHIN)
+            )
         ) is not None:
             if message["type"] == "subscribe":
-                yield Subscription(cast("PubSub", pubsub))
+                yield Subscription(pubsub)
                 return
         raise TimeoutError("Redis did not acknowledge the subscription")
     finally:
         with suppress(*REDIS_ERRORS):
-            await pubsub.aclose()  # type: ignore[no-untyped-call]
+            await pubsub.aclose()
 
 
 def decoded(data: bytes | str) -> Event | None:

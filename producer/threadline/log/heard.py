@@ -22,8 +22,9 @@ class HeardAgenda:
         if after is not None and after.after is not None:
             self._told[after.job_id] = after.after
             self._due[after.job_id] = after.after
-        # What ran since `after` was yielded, nobody can tell.
-        self._missing = after is not None
+        # What ran since `after` was yielded, nobody can tell, unless its job goes on.
+        self._resuming = after is not None
+        self._missing = False
 
     async def next(self) -> Turn | None:
         """The first that began."""
@@ -47,9 +48,9 @@ class HeardAgenda:
             self._last = Turn(turn.job_id, last)
         if last is None or last == turn.after or last >= self._due.get(turn.job_id, last):
             self._due.pop(turn.job_id, None)
-        if was_live:
-            # It had not ended when it was read, and one job runs at a time: no other one came before it.
-            self._missing = False
+        # If it had not ended when it was read, no other one has come and gone: one job of a thread runs at a time.
+        self._missing = (self._missing or self._resuming) and not was_live
+        self._resuming = False
 
     def reconnected(self) -> None:
         """Jobs may have come and gone."""

@@ -12,6 +12,7 @@ from threadline.contract.events import Event
 from threadline.errors import BackendUnavailable
 from threadline.log.feed import Feed, Heard, decoded
 from threadline.log.position import Position
+from threadline.redis_client import uncancelled
 
 __all__ = ["ENDING_SECONDS", "IDLE_SECONDS", "Ending", "Reader"]
 
@@ -127,13 +128,13 @@ class Reader:
         return event is not None and event.terminal and self.position.seen(event)
 
     async def _newest(self) -> tuple[Any, ...] | None:
-        entries = await self._redis.xrevrange(self._stream, count=1)
+        entries = await uncancelled(self._redis.xrevrange(self._stream, count=1))
         return tuple(entries[0]) if entries else None
 
     async def _behind(self) -> AsyncGenerator[Event, None]:
         """The stream behind the position, page by page. The way on is Redis' own: an entry may be nobody's event."""
         start, count = f"({self.position.last}" if self.position.last else "-", _FIRST_PAGE
-        while entries := await self._redis.xrange(self._stream, min=start, max="+", count=count):
+        while entries := await uncancelled(self._redis.xrange(self._stream, min=start, max="+", count=count)):
             for entry in entries:
                 if (event := _entry(*entry)) is not None:
                     yield event

@@ -1,4 +1,4 @@
-"""The testing clients: the real calls and checks over a ledger in memory, and hands to move the jobs and look at them."""
+"""The testing clients: the real calls and checks over a ledger in memory, and hands to move jobs and look at them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from psycopg import AsyncConnection, Connection
 
 import threadline.client
 import threadline.sync
+from threadline.calls.announce import Announcer
 from threadline.calls.backends import Backends
 from threadline.calls.submit import Submission
 from threadline.contract.events import Event
@@ -48,7 +49,7 @@ class Client(threadline.client.Client):
         self._stage = Stage(_agents(agents))
         self._enqueued: list[Enqueued] = []
         self._connect(_MemoryBackends(self._stage))
-        self._submission = _Recorder(self._backends, self._announcer, self._enqueued)
+        self._submission = _Recorder(self._backends, Announcer(None), self._enqueued)
         self._progress = MemoryProgress(self._backends, self._stage, patience)
 
     @classmethod
@@ -218,7 +219,7 @@ class _MemoryBackends(Backends):
 class _Recorder(Submission):
     """Keeps what was asked for, once it was accepted."""
 
-    def __init__(self, backends: Backends, announcer: Any, enqueued: list[Enqueued]) -> None:
+    def __init__(self, backends: Backends, announcer: Announcer, enqueued: list[Enqueued]) -> None:
         super().__init__(backends, announcer)
         self._enqueued = enqueued
 

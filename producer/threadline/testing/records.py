@@ -75,5 +75,5 @@ def _shown(job: Enqueued, expected: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = repr(str(value) if isinstance(value, str) else value)  # of a StrEnum only what it says
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

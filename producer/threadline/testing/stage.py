@@ -93,7 +93,12 @@ class Stage:
         if job.state is not State.QUEUED:
             raise ValueError(f"job {job.job_id} is {job.state}: only a queued one can start")
         self.change(
-            job, State.RUNNING, "claim", worker_id=WORKER, started_at=job.started_at or database_time(), finished_at=None
+            job,
+            State.RUNNING,
+            "claim",
+            worker_id=WORKER,
+            started_at=job.started_at or database_time(),
+            finished_at=None,
         )
 
     def emit(self, job: StoredJob, line: Line) -> Event:

@@ -1,10 +1,10 @@
-"""The statements of ledger/queries/*.sql that a client runs, in Python over a Stage; held to the SQL by tests/integration."""
+"""The statements of ledger/queries that a client runs, in Python; held by tests/integration/test_clients_alike.py."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, LiteralString, cast
+from typing import Any, LiteralString
 
 from threadline.contract.codec import loads
 from threadline.contract.states import State
@@ -24,7 +24,7 @@ class _Names(Queries):
         super().__init__("memory")
 
     def __getitem__(self, name: str) -> LiteralString:
-        return cast("LiteralString", name)
+        return name
 
 
 class MemoryLedger(Ledger):
@@ -152,6 +152,14 @@ class _Statements(Database):
     def _webhook_again(self, params: Mapping[str, Any]) -> list[Row]:
         job = self._stage.jobs[params["job_id"]]
         return [{"epoch": job.epoch}] if job.options.get("webhook_url") and job.finished_at is not None else []
+
+    def _internal(self, params: Mapping[str, Any]) -> list[Row]:
+        """There are no graphs here whose state could be read or changed."""
+        name = params["operation"]
+        raise NotImplementedError(
+            f"threadline.testing runs no graphs, so it does not play {name}(): replace it on the client,"
+            f" monkeypatch.setattr(client, {name!r}, …), or use real servers"
+        )
 
     def _agent_names(self, _params: Mapping[str, Any]) -> list[Row]:
         return [{"name": name} for name in sorted(self._stage.agents or ())]

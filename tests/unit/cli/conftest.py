@@ -47,8 +47,10 @@ class Story:
         self.notes: list[Note] = []
         self.epoch, self.n, self.seconds = 0, 0, 0
 
-    def tell(self, kind: str, data: Any = None, ns: list[str] | None = None, *, at: str | None = None) -> list[Note]:
-        """One event; gives what is worth telling of it."""
+    def tell(
+        self, kind: str, data: Any = None, ns: list[str] | None = None, *, at: str | None = None, **origin: Any
+    ) -> list[Note]:
+        """One event; gives what is worth telling of it. `origin` is agent, node, task, rerun."""
         lifecycle = kind in {"started", "resumed", "released", "retried", "succeeded", "failed", "cancelled"}
         self.epoch, self.n = (self.epoch + 1, 1) if lifecycle else (self.epoch, self.n + 1)
         self.seconds += 1
@@ -60,14 +62,21 @@ class Story:
             ns=ns or [],
             data=data,
             at=now(BEGAN + timedelta(seconds=self.seconds)) if at is None else at,
+            **origin,
         )
         self.view, notes = reduce(self.view, event)
         self.notes += notes
         return notes
 
-    def model(self, message: dict[str, Any], ns: list[str] | None = None) -> list[Note]:
+    def model(self, message: dict[str, Any], ns: list[str] | None = None, **origin: Any) -> list[Note]:
         """The model node's update."""
-        return self.tell("updates", {"model": {"messages": [message]}}, ns)
+        return self.tell("updates", {"model": {"messages": [message]}}, ns, **origin)
+
+    def piece(self, key: str, text: str = "", ns: list[str] | None = None, **data: Any) -> list[Note]:
+        """A piece of a streamed message."""
+        origin = {name: data.pop(name) for name in ("task", "rerun") if name in data}
+        chunk = {"type": "AIMessageChunk", "data": {"id": key, "content": text, **data}}
+        return self.tell("messages", [chunk, {}], ns, **origin)
 
     def tools(self, *messages: dict[str, Any], ns: list[str] | None = None, **more: Any) -> list[Note]:
         """The tools node's update."""
@@ -87,6 +96,11 @@ class Story:
 @pytest.fixture
 def story() -> Story:
     return Story()
+
+
+@pytest.fixture
+def new_story() -> type[Story]:
+    return Story
 
 
 class Ended(NamedTuple):

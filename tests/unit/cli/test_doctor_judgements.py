@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from threadline.cli.doctor.check import Check, Level, verdict
-from threadline.cli.doctor.database import judge_ledger, judge_server, judge_skew, judge_workers
+from threadline.cli.doctor.database import judge_ledger, judge_server, judge_skew, judge_webhooks, judge_workers
 from threadline.cli.doctor.redis import judge_info
 from threadline.cli.doctor.surroundings import check_agents, check_settings
 
@@ -162,3 +162,19 @@ def test_a_malformed_setting_is_a_finding(threadline, monkeypatch):
     assert ended.code == 1
     assert '"level":"fail"' in ended.out
     assert "THREADLINE_NAMESPACE" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("row", "level", "seen"),
+    [
+        ({}, "ok", "none waits"),
+        ({"open": 3}, "ok", "3 reports on their way"),
+        ({"open": 3, "held": 2, "failed": 1}, "warn", "2 reports wait, and no worker that looked at them has a secret"),
+        ({"failed": 1}, "warn", "1 reports were given up within a day"),
+    ],
+)
+def test_webhooks(row, level, seen):
+    check = judge_webhooks({"open": 0, "held": 0, "failed": 0, **row})
+    assert str(check.level) == level
+    assert check.seen.startswith(seen)
+    assert bool(check.advice) == (level == "warn")

@@ -53,6 +53,46 @@ def test_a_model_step_that_runs_again_leaves_its_first_calls_behind(story):
     assert story.view.calls["kept"].state is CallState.DONE
 
 
+def test_what_a_rerun_task_asked_for_before_is_dropped_at_once_and_nothing_else(story):
+    story.start()
+    story.model(story.ai("m1", "", ("first", "search", {})), task="t1")
+    story.model(story.ai("m0", "", ("other", "search", {})), task="t0")
+    story.model(story.ai("m2", "", ("again", "search", {})), task="t1", rerun=True)
+    states = {key: str(call.state) for key, call in story.view.calls.items()}
+    assert states == {"first": "dropped", "other": "pending", "again": "pending"}
+    assert story.view.asked == 2
+
+
+def test_words_that_a_dead_worker_was_saying_are_not_told_before_they_are_said_again(story):
+    story.start()
+    story.piece("m1", "The moon")
+    story.pick_up()
+    assert story.view.partial == {}
+    story.piece("m2", "The moon pulls", task="t", rerun=True)
+    story.model(story.ai("m2", "The moon pulls"))
+    assert [note.text for note in story.notes if note.label == "says"] == ["The moon pulls"]
+
+
+def test_answers_that_lay_in_a_gap_leave_no_call_open(story):
+    story.start()
+    story.model(story.ai("m1", "", ("lost", "search", {})))
+    story.tell("gap", {"after": "1-2", "next": "1-9"})
+    story.model(story.ai("m2", "", ("next", "search", {})))
+    assert {key: str(call.state) for key, call in story.view.calls.items()} == {"lost": "done", "next": "pending"}
+
+
+def test_a_retry_goes_on_with_what_the_end_cut_off(story):
+    story.start()
+    story.model(story.ai("m1", "", ("c", "search", {})))
+    story.tell("failed", {"code": "error", "message": "boom"})
+    assert story.view.calls["c"].state is CallState.STOPPED
+    story.tell("retried", {"epoch": 3})
+    assert (story.view.state, story.view.error, story.view.ended) == ("queued", "", None)
+    story.tell("resumed", {"worker_id": "worker-2"})
+    story.tools(story.tool("c"))
+    assert story.view.calls["c"].state is CallState.DONE
+
+
 def test_parallel_calls_of_one_epoch_are_never_dropped(story):
     story.start()
     story.model(story.ai("m1", "", ("a", "search", {}), ("b", "search", {})))
@@ -66,6 +106,40 @@ def test_a_subagent_is_known_by_its_name_from_its_first_word_on(story):
     story.model(story.ai("m", "", *tasks))
     story.model(story.ai("c", "hm", name="critic"), ["tools:x"])
     assert story.view.links == {"tools:x": "critic"}
+
+
+def two_twins(story):
+    story.start()
+    twins = [(f"d{i}", "task", {"subagent_type": "researcher", "description": f"part {i}"}) for i in (1, 2)]
+    story.model(story.ai("m", "", *twins))
+
+
+def test_twins_are_told_apart_by_the_order_in_which_they_start(story):
+    two_twins(story)
+    for ns in ("tools:one", "tools:two"):  # the first event of each, before it has a name
+        story.tell("updates", {"Middleware.before_agent": None}, [ns])
+    story.model(story.ai("x2", "", ("s2", "search", {}), name="researcher"), ["tools:two"])
+    assert story.view.links == {"tools:one": "d1", "tools:two": "d2"}
+
+
+def test_twins_are_known_from_their_tasks_where_the_worker_tells(story):
+    two_twins(story)
+    for task, call in (("two", "d2"), ("one", "d1")):
+        data = {"id": task, "name": "tools", "input": {"tool_call": {"id": call}}}
+        story.tell("tasks", data)
+        story.model(story.ai(f"x{task}", "", name="researcher"), [f"tools:{task}"], agent="researcher")
+    assert story.view.links == {"tools:one": "d1", "tools:two": "d2"}
+
+
+def test_a_guess_gives_way_to_a_name(story):
+    story.start()
+    story.model(story.ai("m", "", *[(key, "task", {"subagent_type": key}) for key in ("researcher", "critic")]))
+    story.tell("updates", {"Middleware.before_agent": None}, ["tools:x"])
+    assert story.view.links == {"tools:x": "researcher"}
+    story.tell("updates", {"model": None}, ["tools:x"], agent="critic")
+    assert story.view.links == {"tools:x": "critic"}
+    story.tell("updates", {"model": None}, ["tools:y"], agent="researcher")
+    assert story.view.links == {"tools:x": "critic", "tools:y": "researcher"}
 
 
 def test_twins_are_told_apart_by_their_answers(story):
@@ -87,7 +161,7 @@ def test_a_pick_up_names_both_workers_and_the_pause(story):
     assert [pickup.text for pickup in story.view.pickups] == [
         "worker-1",
         "worker-1 is dead",
-        "worker-2 picks up from worker-1 after 2.0 s",
+        "worker-2 picks up from worker-1 (dead) after 2.0 s",
     ]
     assert (story.view.state, story.view.worker, story.view.epoch) == ("running", "worker-2", 3)
 
@@ -113,10 +187,10 @@ def test_files_of_the_state_and_of_other_backends(story):
 def test_streamed_pieces_grow_and_the_whole_message_is_said_once(story):
     story.start()
     for text in ("Good ", "morning"):
-        story.tell("messages", [{"type": "AIMessageChunk", "data": {"id": "m", "content": text}}, {}])
-    assert story.view.partial[""] == ("m", "Good morning")
+        story.piece("m", text)
+    assert story.view.partial[""].text == "Good morning"
     story.model(story.ai("m", "Good morning"))
-    story.tell("messages", [{"type": "AIMessageChunk", "data": {"id": "m", "content": "late"}}, {}])
+    story.piece("m", "late")
     assert story.view.partial == {}
     assert [note.text for note in story.notes if note.label == "says"] == ["Good morning"]
 
@@ -124,7 +198,7 @@ def test_streamed_pieces_grow_and_the_whole_message_is_said_once(story):
 def test_pieces_without_an_update_are_said_when_the_next_message_or_the_end_comes(story):
     story.start()
     for key in ("m1", "m2"):
-        story.tell("messages", [{"type": "AIMessageChunk", "data": {"id": key, "content": f"text of {key}"}}, {}])
+        story.piece(key, f"text of {key}")
     story.tell("succeeded", {"result": None})
     assert [note.text for note in story.notes if note.label == "says"] == ["text of m1", "text of m2"]
 

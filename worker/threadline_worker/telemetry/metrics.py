@@ -36,6 +36,9 @@ class Metrics:
 
         self.jobs_finished = counter("jobs_finished_total", "Jobs that ended here.", "agent", "state", "code")
         self.job_claims = counter("job_claims_total", "Claims of this worker.", "agent", "kind")
+        self.internal_jobs = counter(
+            "internal_jobs_total", "Operations on threads that ended here.", "operation", "state"
+        )
         self.jobs_rescued = counter("jobs_rescued_total", "Jobs given back to the queue by this worker.", "cause")
         self.lease_lost = counter("lease_lost_total", "Jobs that the ledger gave to somebody else.")
         self.events_published = counter("events_published_total", "Events in logs.", "type")

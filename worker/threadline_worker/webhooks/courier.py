@@ -26,7 +26,7 @@ SLOTS = 16
 #: Seconds between two looks when nobody says that there is something: retries, and what a dead worker left.
 _POLL_SECONDS = 5.0
 #: Ends may come by the hundred: a look serves all that came meanwhile.
-_LEAST_PAUSE = 0.05
+_LEAST_PAUSE = 0.02
 #: What is in flight when the worker ends may come to its end so long.
 _LAST_WORDS_SECONDS = 3.0
 _NOTE_PAUSE = 1.0
@@ -116,7 +116,7 @@ class Courier:
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
                 await self._outbox.give_back(delivery)
         except _ERRORS as error:  # it is due again when the lease ends
-            log.warning("webhook.outbox_failed", error=reason(error))
+            log.warning("webhook.outbox_failed", job_id=delivery.job_id, epoch=delivery.epoch, error=reason(error))
 
     async def _note(self, delivery: Delivery, sent: Sent, *, until: float) -> None:
         """Write the outcome for as long as the claim is ours; behind that somebody delivers once more."""
@@ -126,7 +126,7 @@ class Courier:
             try:
                 noted = await self._outbox.record(delivery, state, delay=delay, status=status, answer=answer)
             except _ERRORS as error:
-                log.warning("webhook.outbox_failed", error=reason(error))
+                log.warning("webhook.outbox_failed", job_id=delivery.job_id, epoch=delivery.epoch, error=reason(error))
                 await asyncio.sleep(_NOTE_PAUSE)
                 continue
             if noted:

@@ -16,7 +16,7 @@ from threadline.ledger.migrate import LATEST, check_migrated
 from threadline.ledger.sql import Queries
 from threadline.settings import ClientSettings
 
-__all__ = ["check_database", "judge_ledger", "judge_server", "judge_skew", "judge_workers"]
+__all__ = ["check_database", "judge_ledger", "judge_server", "judge_skew", "judge_webhooks", "judge_workers"]
 
 _LEAST: Final = 140_000
 #: A worker whose clock is further off refuses to claim (design.md F4).
@@ -91,7 +91,8 @@ async def _schema(connection: AsyncConnection[DictRow], queries: Queries, settin
     cursor = await connection.execute(queries["doctor_workers"], {"lease_seconds": settings.lease_seconds})
     workers = await cursor.fetchall()
     ledger = await _row(connection, queries, "doctor_ledger")
-    return [*found, *judge_workers(workers), *judge_ledger(ledger)]
+    webhooks = await _row(connection, queries, "doctor_webhooks")
+    return [*found, *judge_workers(workers), *judge_ledger(ledger), judge_webhooks(webhooks)]
 
 
 async def _row(connection: AsyncConnection[DictRow], queries: Queries, name: str) -> DictRow:
@@ -158,3 +159,15 @@ def judge_ledger(row: DictRow) -> list[Check]:
     if waited > _WAITED_SECONDS:
         return [letters, Check("queue", Level.WARN, seen, "start more workers, or see whether any runs this agent")]
     return [letters, Check("queue", Level.OK, seen)]
+
+
+def judge_webhooks(row: DictRow) -> Check:
+    """The finding from a row of doctor_webhooks.sql."""
+    if row["held"]:
+        seen = f"{row['held']} reports wait, and no worker that looked at them has a secret to sign with"
+        return Check("webhooks", Level.WARN, seen, "set THREADLINE_WEBHOOK_SECRETS at the workers")
+    if row["failed"]:
+        seen = f"{row['failed']} reports were given up within a day"
+        advice = "see `threadline status JOB` for the answer, and `threadline retry JOB --webhook` once it is mended"
+        return Check("webhooks", Level.WARN, seen, advice)
+    return Check("webhooks", Level.OK, f"{row['open']} reports on their way" if row["open"] else "none waits")

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from threadline.cli.session import end
 from threadline.redis_client import REDIS_ERRORS, connect_redis, reason
 
 __all__ = ["Attended", "attend"]
@@ -38,9 +39,7 @@ async def attend(shown: Attended, redis_url: str | None, hint: str | None) -> As
     try:
         yield heard
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
 
 
 async def _hint(shown: Attended, hint: str, heard: asyncio.Event) -> None:

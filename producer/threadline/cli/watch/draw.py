@@ -11,7 +11,7 @@ from rich.text import Text
 
 from threadline.cli.describe import clock, counted, short
 from threadline.cli.watch.branch import branch_line, known_worker, spinner
-from threadline.cli.watch.lines import apart
+from threadline.cli.watch.lines import apart, beside
 from threadline.cli.watch.model import Todo, View
 from threadline.cli.watch.speech import speech
 from threadline.cli.watch.tree import rows_of
@@ -30,9 +30,13 @@ _TODO_MARKS: Final = {"completed": ("✔", "green"), "in_progress": ("▶", "bol
 #: Below so many columns worker and tokens have lines of their own, below so many lines nothing stands apart.
 _NARROW: Final = 60
 _LOW: Final = 16
+_WIDE: Final = 140
 _SAID_LINES: Final = 3
 _SAID_AT_MOST: Final = 12
-_PLAN_AT_MOST: Final = 12
+_PLAN_AT_MOST: Final = 13
+#: With fewer lines a plan is one: how far it is, and what is being done.
+_PLAN_LEAST: Final = 5
+_ALL: Final = 10_000
 _ERROR_LINES: Final = 3
 
 
@@ -45,21 +49,32 @@ def picture(view: View, *, now: float, width: int, height: int, notice: str = ""
     gap = int(height >= _LOW)
     head = _head(view, now, width, low=not gap)
     head += [Text(f"  ! {notice}", style="bold yellow")] * bool(notice)
-    files, said = _files(view, width), _said(view, width)
-    room = height - len(head) - len(files) - min(len(said), _SAID_LINES) - gap * (bool(files) + bool(said))
-    rows = len(rows_of(view, 10_000))
-    plan = _plan(view.todos, max(2, min(_PLAN_AT_MOST, room - 2 * gap - rows - 1, height), room // 2) - 1 - gap)
-    work = _work(view, now, width, room - len(plan) - gap * (bool(plan) + 1))
-    left = room - len(plan) - len(work) - gap * (bool(plan) + bool(work))
-    parts = [head, plan, work, files, _cut(view, said, max(0, left) + _SAID_LINES)]
+    files = _files(view, width) if height >= _LOW else []
+    said = _said(view, width)
+    least = min(len(said), _SAID_LINES if gap else 1)
+    room = height - len(head) - len(files) - least - gap * (bool(files) + bool(said) + 1)
+    middle = _middle(view, now, width, room, gap)
+    left = height - len(head) - len(files) - len(middle) - gap * (bool(middle) + bool(files) + bool(said))
     lines: list[Text] = []
-    for part in parts:
+    for part in (head, middle, files, _cut(view, said, max(least, left))):
         if part:
             lines += [*([Text()] * gap if lines else []), *part]
     for text in lines:
         text.no_wrap = True
         text.truncate(width, overflow="ellipsis")
     return lines[: max(height, 1)]
+
+
+def _middle(view: View, now: float, width: int, room: int, gap: int) -> list[Text]:
+    """Plan and work: one below the other, or beside each other where there is the width for it."""
+    if width >= _WIDE and view.todos and view.calls:
+        left = width // 3
+        return beside(_plan(view.todos, room), _work(view, now, width - left - 2, room), left)
+    needed = min(len(rows_of(view, _ALL)), _ALL) + bool(view.calls) + gap
+    # What runs comes first, but the plan does not vanish behind it.
+    plan = _plan(view.todos, max(1, min(_PLAN_AT_MOST, max(room - needed, room // 2))))
+    work = _work(view, now, width, room - len(plan) - gap * bool(plan))
+    return [*plan, *([Text()] * gap if plan and work else []), *work]
 
 
 def mark_of(view: View, now: float) -> tuple[str, str]:
@@ -98,18 +113,21 @@ def _facts(view: View) -> Iterable[str]:
 
 
 def _plan(todos: Sequence[Todo], limit: int) -> list[Text]:
-    """A title and at most `limit` lines, around what is being done; what is left out is counted."""
+    """At most `limit` lines, around what is being done; what is left out is counted."""
     if not todos:
         return []
     done = sum(todo.status == "completed" for todo in todos)
     title = Text.assemble(("Plan", "bold"), (f"  {done}/{len(todos)}", "dim"))
-    if len(todos) <= limit:
-        return [title, *map(_todo, todos)]
     current = next((i for i, todo in enumerate(todos) if todo.status != "completed"), len(todos) - 1)
-    shown = max(1, limit - 2)
+    if len(todos) < limit:
+        return [title, *map(_todo, todos)]
+    if limit < _PLAN_LEAST:
+        return [Text.assemble(title, _todo(todos[current]))]
+    shown = limit - 3
     first = max(0, min(current - shown // 2, len(todos) - shown))
     rest = len(todos) - first - shown
-    lines = [Text(f"  … {first} more", style="dim")] * bool(first)
+    before = f"… {first} done" if first <= done else f"… {first} more"
+    lines = [Text(f"  {before}", style="dim")] * bool(first)
     lines += map(_todo, todos[first : first + shown])
     lines += [Text(f"  … {rest} more", style="dim")] * bool(rest)
     return [title, *lines]
@@ -153,6 +171,8 @@ def _cut(view: View, said: list[Text], limit: int) -> list[Text]:
     limit = min(limit, _SAID_AT_MOST)
     if len(said) <= limit or "" in view.partial:
         return said[-limit:]
+    if limit == 1:
+        return said[:1]
     return [*said[: limit - 1], Text.assemble(("▏ ", "cyan"), (f"… {len(said) - limit + 1} more lines", "dim"))]
 
 

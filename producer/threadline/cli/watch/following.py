@@ -55,6 +55,8 @@ async def follow_job(
         return exit_code_of_state(await _ended_before(client, job))
     if shown.view is not None:
         write(closing(shown.view))
+        if end.type == EventType.SUCCEEDED and not (plain or as_json) and is_drawn():
+            write(f"the result: threadline result {job.job_id}")
     _say_why(job, end)
     return exit_code_of_state(end.type)
 

@@ -65,7 +65,8 @@ def _hands(view: View, kind: EventType, data: dict[str, Any], at: float) -> str:
         case EventType.RESUMED:
             before = _word(data, "from_worker")
             pause = f" after {max(0.0, at - view.heard_at):.1f} s" if view.heard_at else ""
-            return f"{worker} picks up{f' from {before}' if before else ''}{pause}"
+            why = f" ({view.pickups[-1].why})" if view.pickups and view.pickups[-1].why else ""
+            return f"{worker} picks up{f' from {before}{why}' if before else ''}{pause}"
         case EventType.RELEASED:
             code, message = _word(data, "code"), _word(data, "message")
             return f"{worker} {_RELEASES.get(code, f'let go ({code})')}" + (f": {message}" if message else "")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import zip_longest
+
 from rich.text import Text
 
-__all__ = ["apart"]
+__all__ = ["apart", "beside"]
 
 
 def apart(left: Text, right: Text, width: int) -> Text:
@@ -15,3 +18,13 @@ def apart(left: Text, right: Text, width: int) -> Text:
         return left
     left.truncate(max(width - right.cell_len - 2, 1), overflow="ellipsis", pad=True)
     return Text.assemble(left, "  ", right)
+
+
+def beside(left: Sequence[Text], right: Sequence[Text], width: int) -> list[Text]:
+    """Two columns, the left one of this width."""
+    lines = []
+    for one, other in zip_longest(left, right, fillvalue=Text()):
+        cell = one.copy()
+        cell.truncate(width, overflow="ellipsis", pad=True)
+        lines.append(Text.assemble(cell, "  ", other))
+    return lines

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 from rich.console import Console
 from rich.text import Text
 
-from threadline.cli.output import clean
+from threadline.cli.output import clean, one_line
 from threadline.cli.watch.draw import picture
 from threadline.cli.watch.model import View
 from threadline.cli.watch.reduce import reduce
@@ -65,7 +65,7 @@ class Moving:
 
     def notice(self, sentence: str) -> None:
         """What is to be said of the watching itself until something else is; empty is nothing."""
-        self._notice = sentence
+        self._notice = one_line(sentence)
 
     def _run(self) -> None:
         while not self._over.is_set():

@@ -87,9 +87,10 @@ def _gap(view: View, event: Event, at: float) -> Seen:
 
 
 def _other(view: View, event: Event, at: float) -> Seen:
-    others = {**view.others, event.type: view.others.get(event.type, 0) + 1}
+    kind = one_line(event.type, 40)
+    others = {**view.others, kind: view.others.get(kind, 0) + 1}
     text = one_line(dumps(event.data).decode()) if event.data is not None else ""
-    return Seen(msgspec.structs.replace(view, others=others), [Note(at, one_line(event.type, 40), text, len(event.ns))])
+    return Seen(msgspec.structs.replace(view, others=others), [Note(at, kind, text, len(event.ns))])
 
 
 def _updates(view: View, data: dict[str, Any], place: Place) -> Seen:

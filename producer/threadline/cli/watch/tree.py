@@ -136,8 +136,7 @@ def _pickup_rows(view: View) -> Iterable[tuple[int, Row]]:
             continue
         if pickup.kind == "started" and not pickup.place:
             continue
-        before = view.pickups[index - 1].why if pickup.kind == "resumed" and index else ""
-        yield pickup.place, Row(0, None, pickup.text + (f" ({before})" if before else ""), sign="↻", number=0)
+        yield pickup.place, Row(0, None, pickup.text, sign="↻", number=0)
 
 
 def _likeness(call: Call) -> tuple[bool, str]:

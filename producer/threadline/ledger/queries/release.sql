@@ -14,6 +14,6 @@ FROM (SELECT job_id AS own, %(failure)s::int = 1 AND failures + 1 >= %(limit)s A
       WHERE job_id = %(job_id)s AND epoch = %(epoch)s AND worker_id = %(worker_id)s AND state = 'running') AS over
 LEFT JOIN {schema}.cancel_requests AS c ON c.job_id = over.own
 WHERE j.job_id = over.own AND j.epoch = %(epoch)s AND j.worker_id = %(worker_id)s AND j.state = 'running'
-RETURNING j.job_id, j.thread_id, j.agent, j.state, j.epoch, j.transition, j.transition_at, j.previous_worker,
+RETURNING j.job_id, j.kind, j.thread_id, j.agent, j.state, j.epoch, j.transition, j.transition_at, j.previous_worker,
     j.worker_id, j.code, j.message, j.result, j.interrupts, j.checkpoint_id, j.run_at, j.log_top,
     j.running_seconds

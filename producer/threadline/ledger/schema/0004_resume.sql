@@ -6,13 +6,14 @@ CREATE INDEX jobs_wait_expires ON {schema}.jobs (wait_expires_at)
     WHERE state = 'interrupted' AND answered_by IS NULL AND wait_expires_at IS NOT NULL;
 CREATE INDEX jobs_waiting ON {schema}.jobs (finished_at) WHERE state = 'interrupted' AND answered_by IS NULL;
 
--- One call, one row. p_user null: the caller is trusted. p_answers is {interrupt id: value}; or p_value answers the only
--- question there is (p_plain). `outcome`: created, existing, different (see enqueue_job), unknown_thread,
--- owned_by_another, not_waiting, takes_no_value (a breakpoint asks nothing), several (a plain value and more questions
--- than one), unanswered (a question and no value), unknown_interrupt; with `interrupts` = what is asked. `head` as in enqueue_job.
+-- One call, one row. p_user null: the caller is trusted. `outcome`: unknown_thread, owned_by_another, existing or
+-- different (the idempotency key, see enqueue_job), not_waiting; asks: the thread waits with another job than p_asking,
+-- which is `job_id`, and its questions are `interrupts`; created: p_answers, checked against the questions of p_asking by
+-- the caller, is a job in its place. `head` as in enqueue_job. (The questions are not looked into here: SQL cannot read
+-- JSON that has \u0000 in it.)
 CREATE FUNCTION {schema}.resume_job(
-    p_job text, p_thread text, p_user text, p_answers json, p_value json, p_plain boolean, p_metadata json,
-    p_key text, p_fingerprint text, p_dispatching boolean
+    p_job text, p_thread text, p_user text, p_asking text, p_answers json, p_metadata json, p_key text,
+    p_fingerprint text, p_dispatching boolean
 ) RETURNS TABLE (outcome text, job_id text, thread_id text, user_id text, agent text, state text, epoch bigint,
     dispatch_n int, head boolean, interrupts json)
 LANGUAGE plpgsql AS $$
@@ -20,8 +21,6 @@ DECLARE
     v_owner text;
     v_asking {schema}.jobs;
     v_job {schema}.jobs;
-    v_ids text[];
-    v_answers json;
     v_seq bigint;
 BEGIN
     thread_id := p_thread;
@@ -47,36 +46,23 @@ BEGIN
     ORDER BY j.turn, j.seq LIMIT 1 FOR UPDATE;
     IF NOT FOUND THEN
         outcome := 'not_waiting'; RETURN NEXT; RETURN;
-    END IF;
-    interrupts := coalesce(v_asking.interrupts, '[]');
-    SELECT coalesce(array_agg(i ->> 'id'), '{}') INTO v_ids FROM json_array_elements(interrupts) AS i;
-
-    outcome := CASE
-        WHEN p_answers IS NOT NULL AND (p_answers::text = '{}' OR EXISTS (
-            SELECT FROM json_object_keys(p_answers) AS k WHERE k <> ALL (v_ids))) THEN 'unknown_interrupt'
-        WHEN p_answers IS NOT NULL THEN NULL
-        WHEN cardinality(v_ids) = 0 AND p_plain THEN 'takes_no_value'
-        WHEN cardinality(v_ids) > 0 AND NOT p_plain THEN 'unanswered'
-        WHEN cardinality(v_ids) > 1 THEN 'several'
-    END;
-    IF outcome IS NOT NULL THEN
+    ELSIF v_asking.job_id IS DISTINCT FROM p_asking THEN
+        outcome := 'asks'; job_id := v_asking.job_id; interrupts := coalesce(v_asking.interrupts, '[]');
         RETURN NEXT; RETURN;
     END IF;
-    v_answers := CASE WHEN p_answers IS NOT NULL THEN p_answers
-        WHEN cardinality(v_ids) = 0 THEN '{}' ELSE json_build_object(v_ids[1], p_value) END;
 
     v_seq := nextval(pg_get_serial_sequence('{schema}.jobs', 'seq'));
     INSERT INTO {schema}.jobs AS j (job_id, seq, turn, thread_id, user_id, agent, kind, resumes, input, options, metadata,
         idempotency_key, fingerprint, timeout_seconds)
     OVERRIDING SYSTEM VALUE
-    VALUES (p_job, v_seq, v_asking.turn, p_thread, v_owner, v_asking.agent, 'resume', v_asking.job_id, v_answers,
+    VALUES (p_job, v_seq, v_asking.turn, p_thread, v_owner, v_asking.agent, 'resume', v_asking.job_id, p_answers,
         v_asking.options, p_metadata, p_key, p_fingerprint, v_asking.timeout_seconds)
     ON CONFLICT DO NOTHING
     RETURNING j.* INTO v_job;
     IF NOT FOUND THEN
         -- The same key came first on another thread, in a transaction that has committed by now: look again.
-        RETURN QUERY SELECT * FROM {schema}.resume_job(p_job, p_thread, p_user, p_answers, p_value, p_plain, p_metadata,
-            p_key, p_fingerprint, p_dispatching);
+        RETURN QUERY SELECT * FROM {schema}.resume_job(p_job, p_thread, p_user, p_asking, p_answers, p_metadata, p_key,
+            p_fingerprint, p_dispatching);
         RETURN;
     END IF;
     UPDATE {schema}.jobs AS j SET answered_by = p_job WHERE j.job_id = v_asking.job_id;
@@ -87,7 +73,8 @@ BEGIN
     ELSIF head THEN
         PERFORM pg_notify('{schema}', '');
     END IF;
-    RETURN QUERY SELECT 'created', p_job, p_thread, v_owner, v_asking.agent, 'queued', 0::bigint, 1, head, interrupts;
+    RETURN QUERY SELECT 'created', p_job, p_thread, v_owner, v_asking.agent, 'queued', 0::bigint, 1, head,
+        NULL::json;
 END $$;
 
 -- An answer that is taken back (cancelled before it ran, or with a rollback) leaves its question open: the thread waits

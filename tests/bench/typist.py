@@ -1,0 +1,13 @@
+"""Agents for `bench.tokens`; with `BENCH_COALESCE=off` in its environment a worker publishes each token alone."""
+
+from __future__ import annotations
+
+import os
+
+from support.streamed import typist
+from threadline_worker import coalesce
+
+__all__ = ["typist"]
+
+if os.environ.get("BENCH_COALESCE") == "off":
+    coalesce._joinable = lambda _chunk: False  # type: ignore[assignment]  # the fault that is measured
