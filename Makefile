@@ -4,11 +4,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Two processes of tests: most of a test is waiting, but what is measured in seconds should not starve.
+JOBS   ?= 2
 Q      ?=
 CORPUS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint types docs lock clean
+.PHONY: help demo dev test lint types docs recording lock chaos mutants bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -41,7 +43,7 @@ dev: $(STAMP) ## servers and workers for development, until Ctrl-C
 	@$(BIN)/threadline dev
 
 test: $(STAMP) lint types ## everything that CI runs: lint, types, all tests
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadscope
 
 lint: $(STAMP) ## ruff and import-linter
 	@$(BIN)/ruff check .
@@ -54,12 +56,21 @@ types: $(STAMP) ## mypy --strict
 docs: $(STAMP) ## renew the generated tables in README and docs/
 	@$(BIN)/python docs/generate.py
 
+recording: $(STAMP) ## renew the README's picture from a real run
+	@$(BIN)/python docs/record.py
+
 lock: $(STAMP) ## renew requirements.lock: hashes, no URLs
 	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras \
 	  --upgrade --quiet --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 
 chaos: $(STAMP) ## seeded faults against real processes; SEED=… MINUTES=…
 	@PYTHONPATH=tests $(BIN)/python -m support.chaos_run --seed $(or $(SEED),1) --minutes $(or $(MINUTES),4)
+
+mutants: $(STAMP) ## each rule removed once: does a test notice? (slow)
+	@ALL_MUTANTS=1 $(BIN)/python -m pytest -q tests/chaos/test_mutants.py
+
+bench: $(STAMP) ## the figures of README and docs, as ratios and percentiles (slow); ONLY=name for one
+	@PYTHONPATH=tests $(BIN)/python -m bench $(ONLY)
 
 clean: ## remove .venv, .threadline and caches
 	@rm -rf $(VENV) .threadline .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist build

@@ -36,7 +36,7 @@ from threadline_worker.local_workers import LocalWorkers
 TARGET: Final = Path(__file__).resolve().parent / "images" / "watch.svg"
 QUESTION: Final = "What is the fastest JSON library?"
 COLUMNS: Final = 92
-WATCH: Final = Pane("threadline enqueue … --watch", 30)
+WATCH: Final = Pane("threadline enqueue … --watch", 32)
 SHELL: Final = Pane("another terminal", 3)
 LIMIT_BYTES: Final = 300_000
 #: A pace that a person can follow.

@@ -171,8 +171,8 @@ def _segments(cells: dict[int, Char], columns: int) -> Iterator[Segment]:
 
 
 def _pieces(begin: int, text: str, style: str) -> Iterator[Segment]:
-    """What stands between wider blanks: SVG would close them up."""
-    for found in re.finditer(r"\S+(?: \S+)*", text):
+    """What stands between wider blanks, which SVG would close up; signs apart, which may come from another font."""
+    for found in re.finditer(r"[!-~]+(?: [!-~]+)*|[^ -~]+", text):
         yield Segment(begin + found.start(), found[0], style)
 
 

@@ -58,17 +58,27 @@ async function session(socket) {
     socket.write(`*${words.length}\r\n${words.map((w) => `$${Buffer.byteLength(w)}\r\n${w}\r\n`).join("")}`);
     const answer = await Promise.race([cut, new Promise((yes) => answers.push(yes))]);
     if (answer instanceof Error) throw Object.assign(answer, { refused: true });
-    return answer.flatMap?.(([id, fields]) => [fields && parse(fields[fields.indexOf("e") + 1]) || { id }]) ?? answer;
+    return answer;
   };
+  const entries = async (...words) => (await ask(...words)).map(([id, fields]) => {
+    const event = parse(fields[fields.indexOf("e") + 1]);
+    return event?.id === id ? event : { id }; // not ours: only its place in the stream counts
+  });
   const replay = async () => {
-    for (let from = last, page; (page = await ask("XRANGE", key, from ? `(${from}` : "-", "+", "COUNT", "100")).length; from = page.at(-1).id)
-      for (const event of page.filter((e) => e.type)) show(event), (ended = ENDS.has(event.type));
+    for (let from = last, page; ; from = page.at(-1).id) {
+      page = await entries("XRANGE", key, from ? `(${from}` : "-", "+", "COUNT", "100");
+      if (page.length === 0) return;
+      for (const event of page.filter((e) => e.type)) {
+        show(event);
+        ended = ENDS.has(event.type);
+      }
+    }
   };
   const password = decodeURIComponent(url.password), user = decodeURIComponent(url.username) || "default";
   await ask("HELLO", "3", ...(password ? ["AUTH", user, password] : []));
   await ask("SELECT", url.pathname.slice(1) || "0");
   await ask("SUBSCRIBE", key); // step 1
-  ended = (await ask("XREVRANGE", key, "+", "-", "COUNT", "1")).some((e) => ENDS.has(e.type) && seen(e.id));
+  ended = (await entries("XREVRANGE", key, "+", "-", "COUNT", "1")).some((e) => ENDS.has(e.type) && seen(e.id));
   for (let event = null; !ended; event = live.shift()) {
     if (!event || (!seen(event.id) && (ENDS.has(event.type) || !follows(event)))) await replay(); // steps 2, 4, 5
     else if (!seen(event.id)) show(event); // step 3

@@ -388,7 +388,7 @@ async def test_an_answer_that_does_not_fit_is_refused(stage: Scene) -> None:
         await stage.client.resume("t", 1)
     with pytest.raises(InvalidJob, match="thread t asks i1, i2"):
         await stage.client.resume("t")
-    with pytest.raises(InvalidJob, match="names a question that thread t does not ask"):
+    with pytest.raises(InvalidJob, match="values= has to name questions that thread t asks; it asks: i1, i2"):
         await stage.client.resume("t", values={"i3": 1})
     with pytest.raises(InvalidJob, match="not both"):
         await stage.client.resume("t", 1, values={"i1": 1})
@@ -408,6 +408,14 @@ async def test_an_answer_that_is_taken_back_leaves_the_question_open(stage: Scen
     await stage.client.resume("t", "no")
     with pytest.raises(ThreadMovedOn):
         await stage.client.retry(answer.job_id)
+
+
+async def test_a_wait_says_when_it_ends(stage: Scene) -> None:
+    job = await stage.client.enqueue("steps", "a", wait_expires=3600)
+    await run(stage, job, raises=JobInterrupted(ASKED))
+    [waiting] = await stage.client.inbox()
+    assert waiting.expires_at - waiting.since == pytest.approx(timedelta(hours=1), abs=timedelta(seconds=1))
+    assert waiting.since.tzinfo is not None
 
 
 async def test_a_breakpoint_asks_nothing(stage: Scene) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from redis.asyncio import Redis
@@ -74,7 +75,7 @@ async def test_a_follower_beyond_the_end_ends_with_the_job(log: Log) -> None:
     assert await reader.end() == []
 
 
-async def test_history_first_then_live(log: Log) -> None:
+async def test_P4_history_first_then_live(log: Log) -> None:
     await log.add(("1-1", "started"), "1-2")
     reader = log.follow()
     assert await reader.got(3) == ["0-1", "1-1", "1-2"]
@@ -105,7 +106,7 @@ async def test_each_end_ends_it(log: Log, end: str) -> None:
     assert await reader.end() == ["0-1", "1-1"]
 
 
-async def test_an_end_that_a_retry_follows_is_none(log: Log) -> None:
+async def test_P4_an_end_that_a_retry_follows_is_none(log: Log) -> None:
     await log.add(("1-1", "started"))
     await log.add(("2-1", "failed"))
     await log.add(("3-1", "retried"))
@@ -159,14 +160,14 @@ async def test_a_dropped_event_leaves_a_gap_live_and_later(log: Log) -> None:
     assert await log.follow().end() == told
 
 
-async def test_a_wrong_prev_is_a_gap(log: Log) -> None:
+async def test_P2_a_wrong_prev_is_a_gap(log: Log) -> None:
     await log.add(("1-1", "started"), "1-2")
     await put(log, log.event("3-1", "resumed", prev="1-9"))
     await log.add(("4-1", "succeeded"))
     assert await log.follow().end() == ["0-1", "1-1", "1-2", ("gap", "1-2", "3-1"), "3-1", "4-1"]
 
 
-async def test_a_jump_in_steps_is_a_gap(log: Log) -> None:
+async def test_P2_a_jump_in_steps_is_a_gap(log: Log) -> None:
     await log.add(("1-1", "started"))
     await log.add("1-2", step=1)
     await log.add(("3-1", "resumed"), step=4)  # three steps were committed that nobody was shown
@@ -289,12 +290,13 @@ async def test_it_ends_with_the_job_although_the_log_is_lost(log: Log) -> None:
     assert reader.events[-1].data == {"result": 1}
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_it_ends_for_who_comes_after_the_log_has_expired(log: Log) -> None:
+async def test_P4_who_comes_after_the_log_has_expired_is_told_the_end_at_once(log: Log) -> None:
     ledger = Ledger()
     ledger.end = log.event("2-1", "failed")
-    assert await log.follow(ending=ledger).end() == [("gap", None, "2-1"), "2-1"]
-    assert await log.follow("2-1", ending=ledger).end() == []
+    # Far less than the five seconds after which a silent log is doubted.
+    assert await log.follow(ending=ledger).end(2) == [("gap", None, "2-1"), "2-1"]
+    assert await log.follow("1-4", ending=ledger).end(2) == [("gap", "1-4", "2-1"), "2-1"]
+    assert await log.follow("2-1", ending=ledger).end(2) == []
 
 
 @pytest.mark.usefixtures("impatient")
@@ -324,7 +326,7 @@ async def test_a_database_that_is_away_ends_no_follower(log: Log) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_an_idle_follower_reads_again_what_was_never_published(log: Log) -> None:
+async def test_P4_an_idle_follower_reads_again_what_was_never_published(log: Log) -> None:
     reader = log.follow()
     await log.heard()
     await log.redis.xadd(log.key, {"e": encode_event(log.event("0-1", "queued"))}, id="0-1")
@@ -332,7 +334,28 @@ async def test_an_idle_follower_reads_again_what_was_never_published(log: Log) -
     assert await reader.end() == ["0-1", "1-1"]
 
 
-# The thread's channel is for anyone with a Redis client
+# The channels are for anyone with a Redis client
+
+
+async def test_a_plain_subscribe_over_a_socket_gets_json(log: Log, redis_url: str) -> None:
+    """As `redis-cli SUBSCRIBE`: bytes over TCP, no library."""
+    url = urlsplit(redis_url)
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    writer.write(f"AUTH {url.password}\r\nSUBSCRIBE {log.key}\r\n".encode())
+    assert await reader.readline() == b"+OK\r\n"
+    acknowledged = [await reader.readline() for _ in range(6)]
+    assert acknowledged[2] == b"subscribe\r\n"
+    await whole(log)
+    got = []
+    for _ in WHOLE:
+        assert [await reader.readline() for _ in range(3)] == [b"*3\r\n", b"$7\r\n", b"message\r\n"]
+        *_, size = [await reader.readline() for _ in range(3)]
+        got.append(json.loads(await reader.readexactly(int(size[1:]))))
+        await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+    assert [event["id"] for event in got] == WHOLE
+    assert got == [json.loads(fields[b"e"]) for _, fields in await log.redis.xrange(log.key)]
 
 
 async def test_a_plain_subscriber_of_a_thread_gets_json(log: Log, redis_url: str) -> None:

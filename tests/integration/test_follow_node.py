@@ -1,4 +1,4 @@
-"""docs/examples/subscriber.mjs, written from docs/protocol.md alone, misses nothing: cut off, killed and started again."""
+"""docs/examples/subscriber.mjs, written from docs/protocol.md alone, misses nothing: cut off, killed, started again."""
 
 from __future__ import annotations
 

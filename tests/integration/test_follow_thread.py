@@ -1,4 +1,4 @@
-"""A thread's follower tells every event of every job once, job by job, or a gap; one position is enough to go on from."""
+"""A thread's follower tells every event of every job once, job by job, or a gap; it goes on from one position."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from redis.asyncio import Redis
 
 from support.ledger import Bench, bench_on, cloned, emptied
 from support.logs import KEYS, Reader
@@ -146,7 +145,7 @@ async def test_an_end_that_nobody_announced_does_not_hold_up_the_thread(stage: S
     reader = stage.follow()
     job = await stage.start(await stage.enqueue())
     await stage.end(job, silently=True)
-    await caught_up(reader, stage.expected()[:2] + [f"{job}/gap", f"{job}/2-1"])
+    await caught_up(reader, [*stage.expected()[:2], f"{job}/gap", f"{job}/2-1"])
     await stage.whole()
     await reader.got(8)
     assert told(reader)[4:] == stage.expected()[3:]
@@ -384,7 +383,7 @@ class Story:
 @settings(max_examples=max(settings().max_examples // 5, 5), deadline=None, suppress_health_check=list(HealthCheck))
 @given(names=actions, seed=st.integers(0, 999))
 @pytest.mark.usefixtures("impatient")
-def test_what_a_thread_tells_is_its_jobs_logs(shared: str, redis_url: str, names: list[str], seed: int) -> None:
+def test_P4_what_a_thread_tells_is_its_jobs_logs(shared: str, redis_url: str, names: list[str], seed: int) -> None:
     async def tell() -> None:
         async with bench_on(emptied(shared)) as bench, stage_on(bench, redis_url) as stage:
             story = Story(stage, seed)

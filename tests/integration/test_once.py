@@ -102,6 +102,9 @@ async def test_F2_a_sync_tool_in_a_thread_does_it_once_too(desk: Desk, in_doubt)
             assert await asyncio.to_thread(once_sync, "k", deed.at_once, in_doubt=in_doubt) == [1]
         with pytest.raises(RuntimeError, match="await once"):
             once_sync("k", deed.at_once, in_doubt=in_doubt)
+        for call in (lambda: once("k", deed, in_doubt=in_doubt), lambda: once_in_transaction("k", pay)):
+            with pytest.raises(RuntimeError, match="use once_sync"):
+                await asyncio.to_thread(lambda call=call: asyncio.run(call()))
     assert deed.times == 1
 
 
@@ -296,6 +299,27 @@ async def test_a_result_that_cannot_be_kept_says_so(desk: Desk, result) -> None:
             await once("k", Deed(result), in_doubt="raise")
         with pytest.raises(EffectInDoubt):  # it was done
             await once("k", Deed("again"), in_doubt="raise")
+
+
+async def test_a_step_that_is_stopped_behind_its_effect_leaves_no_doubt(desk: Desk, monkeypatch) -> None:
+    claim = await desk.claim("t")
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+    finish = LedgerEffects.finish
+
+    async def slowly(*given):
+        arrived.set()
+        await go_on.wait()
+        return await finish(*given)
+
+    monkeypatch.setattr(LedgerEffects, "finish", slowly)
+    with running(desk, claim):
+        step = asyncio.create_task(once("k", Deed("done"), in_doubt="raise"))
+        await arrived.wait()
+        step.cancel()
+        asyncio.get_running_loop().call_soon(go_on.set)
+        with pytest.raises(asyncio.CancelledError):
+            await step
+        assert await once("k", Deed("again"), in_doubt="raise") == "done"
 
 
 async def test_keys_and_places_that_cannot_work_say_what_to_do() -> None:

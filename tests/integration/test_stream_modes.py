@@ -42,6 +42,7 @@ class Runs:
     """What was streamed."""
 
     plain: list[Event]
+    asked: list[Event]
     killed: list[Event]
     urls: dict[str, str]
     metrics: str
@@ -56,7 +57,7 @@ def env(servers, template, tmp_path_factory) -> Iterator[dict[str, str]]:
             "REDIS_URL": servers.redis_url,
             "DATABASE_URL": url,
             "PYTHONPATH": os.pathsep.join([*package_roots(), str(Path(__file__).parent.parent)]),
-            "THREADLINE_AGENTS": "deep=support.streamed:streamed,typist=support.streamed:typist",
+            "THREADLINE_AGENTS": "deep=support.streamed:streamed,ask=support.graphs:ask",
             "THREADLINE_METRICS_PORT": "0",
             "THREADLINE_LOG_FORMAT": "json",
             "TEST_GATES": str(tmp_path_factory.mktemp("gates")),
@@ -73,6 +74,8 @@ async def runs(env) -> AsyncIterator[Runs]:
             plain = await client.enqueue("deep", ASKED, thread_id="plain", stream_modes=modes)
             plain_events = [event async for event in plain.events()]
             metrics = first.metrics()
+            asked = await client.enqueue("ask", {"done": [], "until": 1}, thread_id="asked", stream_modes=modes)
+            asked_events = [event async for event in asked.events()]
             gate = gates / "killed.ping3"
             gate.touch()
             killed = await client.enqueue("deep", ASKED, thread_id="killed", stream_modes=modes)
@@ -83,7 +86,7 @@ async def runs(env) -> AsyncIterator[Runs]:
             second.logged("worker.dead")
             gate.unlink()
             killed_events = [event async for event in killed.events()]
-            yield Runs(plain_events, killed_events, env, metrics)
+            yield Runs(plain_events, asked_events, killed_events, env, metrics)
 
 
 def _parallel_tools_are_told(env: dict[str, str], job_id: str) -> bool:
@@ -188,6 +191,15 @@ async def test_the_pieces_of_a_message_are_the_message(runs: Runs) -> None:
         assert pieces[message_id][0].content == "A "
 
 
+async def test_what_a_person_is_asked_is_in_the_stream_too(runs: Runs) -> None:
+    for kind in ("values", "updates"):
+        [event] = [event for event in of(runs.asked, kind) if "__interrupt__" in event.data]
+        assert [asked["value"] for asked in event.data["__interrupt__"]] == ["how many?"]
+    assert (event.agent, event.node, event.step) == ("ask", "ask", 1)
+    assert event.task in {event.task for event in of(runs.asked, "tasks", node="ask")}
+    assert runs.asked[-1].type == "interrupted"
+
+
 async def test_what_was_streamed_has_the_golden_shape(runs: Runs) -> None:
     shape = sorted({" ".join([event.type, str(event.agent), str(event.node), str(event.step), str(len(event.ns)),
                               _kind_of_data(event)]) for event in runs.plain})  # fmt: skip
@@ -217,6 +229,9 @@ async def test_what_was_shown_before_the_crash_comes_again_as_a_rerun_of_the_sam
     at = runs.killed.index(resumed)
     before, after = runs.killed[:at], runs.killed[at:]
     assert not any(event.rerun for event in before)
+    last = of(before, "checkpoints", agent="deep")[-1]
+    assert resumed.data["checkpoint_id"] == last.data["config"]["configurable"]["checkpoint_id"]
+    assert resumed.step == last.step
     # The two tools of the boss had ended: LangGraph tells what they did again, with the tasks that they had.
     told = {event.task for event in of(before, "updates", node="tools") if not event.ns}
     again = of(after, "updates", node="tools", rerun=True, ns=[])

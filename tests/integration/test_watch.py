@@ -132,7 +132,7 @@ def test_enqueue_watch_streams_the_words_and_ends_as_the_job(env, hands):
     with Terminal(env, "enqueue", "research", "q", "--watch") as terminal:
         job = next(filter(None, terminal.until("queued").split("\n")))
         claim = hands.claim(job)
-        assert claim.options["stream_modes"] == ["updates", "messages"]
+        assert claim.options["stream_modes"] == ["updates", "messages", "tools"]
         hands.tell(claim, [{"type": "AIMessageChunk", "data": {"id": "m", "content": "The moon "}}, {}], "messages")
         terminal.until("▏ The moon")
         hands.tell(claim, [{"type": "AIMessageChunk", "data": {"id": "m", "content": "pulls"}}, {}], "messages")

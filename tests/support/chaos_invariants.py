@@ -177,6 +177,10 @@ def _begun_too_early(evidence: Evidence) -> Iterator[str]:
             durable.setdefault((one.thread_id, one.ns, one.step, one.job_id), one.at)
     for effect in evidence.effects:
         at = durable.get((effect.thread, effect.ns, effect.step - 1, effect.job))
+        if at is None and (
+            asking := evidence.jobs[effect.job]["resumes"]
+        ):  # an answer goes on from the question's head
+            at = durable.get((effect.thread, effect.ns, effect.step - 1, asking))
         if at is None or at > effect.begin:
             yield f"(2) {effect.thread} job {effect.job}: {effect.node} began before step {effect.step - 1} was durable"
 
@@ -189,7 +193,8 @@ def _final_states(
 ) -> Iterator[str]:
     tags = {one.job.job_id: one for one in accepted}
     threads: dict[str, list[Accepted]] = defaultdict(list)
-    for job_id in evidence.jobs:  # in the order of enqueue
+    # In the order of enqueue; an answer has the place of its question (O2).
+    for job_id in sorted(evidence.jobs, key=lambda one: (evidence.jobs[one]["turn"], evidence.jobs[one]["seq"])):
         if job_id in tags:
             threads[evidence.jobs[job_id]["thread_id"]].append(tags[job_id])
     for thread, jobs in threads.items():
@@ -199,7 +204,9 @@ def _final_states(
             yield f"(3) {thread} ends with {_difference(done, expected)}"
         for one in jobs:
             row = evidence.jobs[one.job.job_id]
-            if row["state"] == "succeeded" and _own(row["result"]["done"], one.tag) != _all_of(one, undisturbed):
+            asked = [f"{one.tag} {entry}" for entry in undisturbed[one.rounds]] if one.answer else []
+            wanted = asked + _all_of(one, undisturbed)
+            if row["state"] == "succeeded" and _own(row["result"]["done"], one.tag) != wanted:
                 yield f"(3) the result of job {one.job.job_id} is {_own(row['result']['done'], one.tag)}"
 
 
@@ -207,16 +214,18 @@ def _expected(evidence: Evidence, one: Accepted, done: list[str], undisturbed: d
     """What the job must have left behind: all of it, nothing, or (stopped on request) its first whole super-steps."""
     whole = _all_of(one, undisturbed)
     row = evidence.jobs[one.job.job_id]
-    if row["state"] == "succeeded":
+    if row["state"] in {"succeeded", "interrupted"}:
         return whole
     if evidence.cancels.get(one.job.job_id):
         return []
-    count = len(_own(done, one.tag))
+    count = sum(entry in whole for entry in done)
     # left and right are one super-step.
     return whole[: count - 1 if whole[count - 1 : count] and " left " in whole[count - 1] else count]
 
 
 def _all_of(one: Accepted, undisturbed: dict[int, list[str]]) -> list[str]:
+    if one.answer:
+        return [f"{one.tag} ask {one.answer}"]
     return [f"{one.tag} {entry}" for entry in undisturbed[one.rounds]]
 
 
@@ -240,7 +249,7 @@ def _questions(evidence: Evidence, accepted: Sequence[Accepted], asked: dict[str
         prompts = row["interrupts"] or []
         if [prompt["value"] for prompt in prompts] != [{"from": one.tag}]:
             yield f"(3) job {one.job.job_id} asks {prompts}"
-        if [prompt["id"] for prompt in prompts] != asked.get(row["thread_id"], []):
+        if not row["answered_by"] and [prompt["id"] for prompt in prompts] != asked.get(row["thread_id"], []):
             yield f"(3) job {one.job.job_id} asks {prompts}, its thread waits for {asked.get(row['thread_id'])}"
 
 

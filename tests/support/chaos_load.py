@@ -23,6 +23,7 @@ from threadline.errors import (
     BackendUnavailable,
     InvalidJob,
     JobNotFound,
+    NotWaiting,
     ThreadBusy,
     ThreadMovedOn,
     ThreadOwnedByAnother,
@@ -51,6 +52,8 @@ class Accepted:
     poison: str = ""
     #: It ends with a question to a person, who is not there.
     asks: bool = False
+    #: What a resume job answers to the question of its tag's first job.
+    answer: str = ""
     #: Enqueued through Redis alone: until its adoption Redis may lose it.
     carried: bool = False
     cancels: int = 0
@@ -143,7 +146,7 @@ class Load:
         except (ThreadBusy, BackendUnavailable):
             self.rejected += 1
             return None
-        accepted = Accepted(job, tag, rounds, on_busy, true_time(), poison, asks, carried)
+        accepted = Accepted(job, tag, rounds, on_busy, true_time(), poison, asks, carried=carried)
         return self._follow(accepted)
 
     async def equal_enqueues(self, thread: str, count: int) -> Accepted:
@@ -238,12 +241,26 @@ class Load:
         await self.cancel(accepted, rollback=rollback)
 
     async def _free(self, accepted: Accepted) -> None:
-        """A thread that waits for a person is free again once the question is taken back."""
+        """A thread that waits for a person is free again once the question is answered, or taken back."""
         while not (accepted.told_all and accepted.events):
             await asyncio.sleep(0.1)
-        if accepted.waits:
-            await asyncio.sleep(self._rng.uniform(0, 1))
+        await asyncio.sleep(self._rng.uniform(0, 1))
+        if accepted.waits and self._rng.random() < 0.6:
+            await self.answer(accepted)
+        elif accepted.waits:
             await self.cancel(accepted, rollback=self._rng.random() < 0.4)
+
+    async def answer(self, accepted: Accepted) -> Accepted | None:
+        """As a person would; None: meanwhile nobody asks any more."""
+        question = accepted.events[-1].data["interrupts"][0]["id"]
+        text, key = f"answer to {accepted.tag}", f"key-{uuid.uuid4()}"
+        try:
+            job = await self._repeated(
+                lambda: self._client.resume(accepted.job.thread_id, values={question: text}, idempotency_key=key)
+            )
+        except (NotWaiting, InvalidJob):
+            return None
+        return self._follow(Accepted(job, accepted.tag, accepted.rounds, "enqueue", true_time(), answer=text))
 
     async def _repeated(self, call: Callable[[], Awaitable[T]]) -> T:
         while True:

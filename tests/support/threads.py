@@ -1,4 +1,4 @@
-"""A thread whose jobs a test runs by hand, through ledger and log as workers do, and what a follower has to tell of it."""
+"""A thread whose jobs a test runs by hand, as workers do, and what a follower has to tell of it."""
 
 from __future__ import annotations
 

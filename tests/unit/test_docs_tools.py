@@ -67,8 +67,8 @@ def test_R3_a_key_is_made_of_thread_task_call_and_parts() -> None:
     ]
     assert len(set(keys)) == len(keys)
     assert tool_key(runtime()) == keys[0]
-    # The same again tomorrow, under another release: keys are at others' by then.
-    assert keys[0] == str(tool_key(runtime()))
+    # Under another release as well: a step that runs again may do so behind a deploy.
+    assert (keys[0], keys[-1]) == ("50604ebf-44c5-50d3-8602-9a8de2f6a7a6", "29282c4a-3513-51a5-97b7-0ca66c07c6ed")
     node = {"configurable": {"thread_id": "t", "checkpoint_ns": "agent:a1|tools:t1"}}
     assert tool_key(node) == keys[-1]
 

@@ -17,7 +17,7 @@ from psycopg.rows import DictRow
 from threadline.errors import BackendUnavailable
 from threadline.ledger.database import Database
 from threadline.ledger.sql import Queries
-from threadline_worker.checkpoints import FENCE_STATE, CheckpointsAway, Fence, LeaseLost, fenced
+from threadline_worker.checkpoints import CALL_SECONDS, FENCE_STATE, CheckpointsAway, Fence, LeaseLost, fenced
 
 __all__ = ["Begun", "Effects", "LedgerEffects", "MemoryEffects", "effects_of_this_run"]
 
@@ -73,6 +73,7 @@ class LedgerEffects:
 
     async def begin(self, key: str, *, mark: bool) -> Begun:
         """Look, and with `mark` write down that the effect begins now."""
+        self._on_own_loop()
         return Begun(**await self._row("effect_begin", key, mark=mark))
 
     async def finish(self, key: str, result: str) -> str:
@@ -102,19 +103,26 @@ class LedgerEffects:
 
         Raises TimeoutError where the server ended the transaction because it took too long, and what `act` raises.
         """
+        self._on_own_loop()
         connection, started = None, time.monotonic()
         try:
             await self._transactions.ready()
-            async with self._transactions.pool.connection() as connection, connection.transaction():
-                cursor = await connection.execute(*self._stored(key))
-                if (stored := await cursor.fetchone()) is None:
-                    cursor = await connection.execute(*self._finished(key, await act(connection)))
-                    stored = await cursor.fetchone()
-                return _result(stored)
+            async with asyncio.timeout(CALL_SECONDS), self._transactions.pool.connection() as connection:
+                return await self._in_transaction(connection, key, act)
         except (psycopg.Error, BackendUnavailable) as error:
             if (meant := self._meant(error, connection, started)) is None:
                 raise
             raise meant from error
+
+    async def _in_transaction(
+        self, connection: AsyncConnection[DictRow], key: str, act: Callable[[AsyncConnection[DictRow]], Awaitable[str]]
+    ) -> str:
+        async with connection.transaction():
+            cursor = await connection.execute(*self._stored(key))
+            if (stored := await cursor.fetchone()) is None:
+                cursor = await connection.execute(*self._finished(key, await act(connection)))
+                stored = await cursor.fetchone()
+            return _result(stored)
 
     def within_blocking(self, key: str, act: Callable[[Connection[DictRow]], str]) -> str:
         """The same in a tool's thread, on a connection of its own."""
@@ -133,6 +141,10 @@ class LedgerEffects:
         finally:
             if connection is not None:
                 connection.close()
+
+    def _on_own_loop(self) -> None:
+        if _running_loop() is not self._loop:
+            raise RuntimeError("this event loop is not the worker's, which has the connections: use once_sync()")
 
     def _meant(self, error: Exception, connection: BaseConnection[Any] | None, started: float) -> Exception | None:
         """What an error of a transaction says to the run; None: it is the tool's own."""

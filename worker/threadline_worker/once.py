@@ -6,6 +6,7 @@ same call; `once` keeps what the call did in the ledger and gives it back. See d
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -46,6 +47,8 @@ InDoubt = Literal["run", "raise"]
 #: As JSON. Keep ids and figures; documents belong into the store or into files.
 MAX_RESULT_BYTES: Final = 1_048_576
 _MAX_KEY: Final = 500
+#: A cancelled step has 10 s to stop.
+_LAST_SECONDS: Final = 5.0
 _KEYS: Final = UUID("3f0c1c3e-5f43-5d0e-9b39-7a1d3f1f6c11")
 
 
@@ -120,7 +123,7 @@ async def once(key: str, fn: Callable[[], Any], *, in_doubt: InDoubt) -> Any:
         except EffectNotDone:
             await effects.forget(key)
             raise
-        return loads(await effects.finish(key, _json(result)))
+        return loads(await _kept(effects, key, _json(result)))
     return _known(key, begun)
 
 
@@ -197,6 +200,18 @@ def _ledger(key: str) -> LedgerEffects:
     if not isinstance(effects, LedgerEffects):
         raise NotInARun("once_in_transaction() needs the ledger's Postgres: let a worker run the tool")
     return effects
+
+
+async def _kept(effects: Effects, key: str, result: str) -> str:
+    """The deed is done: a run that is stopped at this very moment shall not leave it in doubt."""
+    keeping = asyncio.ensure_future(effects.finish(key, result))
+    try:
+        return await asyncio.shield(keeping)
+    except asyncio.CancelledError:
+        await asyncio.wait({keeping}, timeout=_LAST_SECONDS)
+        if not keeping.cancel():
+            keeping.exception()  # looked at, or asyncio would complain of it later
+        raise
 
 
 def _known(key: str, begun: Begun) -> Any:

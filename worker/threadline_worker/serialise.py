@@ -28,8 +28,10 @@ _MAX_DEPTH: Final = 60
 _MAX_REPR: Final = 2_000
 #: Python refuses to write out numbers of more than 4,300 digits.
 _MAX_BITS: Final = 14_000
-#: Values in one event. So many are over 1 MiB of JSON in any case: the walk need not come to its end.
-_MAX_VALUES: Final = MAX_EVENT_BYTES
+#: Bytes that any value takes in JSON at least, with its comma.
+_LEAST: Final = 2
+
+_LONGEST_WALK: Final = MAX_EVENT_BYTES + _LEAST
 
 _encoder = msgspec.json.Encoder()
 
@@ -42,9 +44,10 @@ def jsonable(value: Any) -> Any:
 def packed(value: Any) -> bytes:
     """A value as an event's data: JSON of at most 1 MiB, or `{"truncated": true, "bytes": n}`."""
     try:
-        data = _encoder.encode(_Walk(_MAX_VALUES).plain(value))
+        # What is over 1 MiB in any case need not be walked to its end, which may hold up the event loop.
+        data = _encoder.encode(_Walk(_LONGEST_WALK).plain(value))
     except _TooLargeError:
-        return truncated(2 * _MAX_VALUES)
+        return truncated(_LONGEST_WALK)
     return data if len(data) <= MAX_EVENT_BYTES else truncated(len(data))
 
 
@@ -59,11 +62,11 @@ def storable(text: str) -> str:
 
 
 class _TooLargeError(Exception):
-    """There are more values than an event can hold."""
+    """There is more than an event can hold."""
 
 
 class _Walk:
-    """One walk through a value; `left` values may still be looked at."""
+    """One walk through a value, whose JSON may be `left` bytes at least."""
 
     def __init__(self, left: float) -> None:
         self._left = left
@@ -71,9 +74,10 @@ class _Walk:
         self._inside: set[int] = set()
 
     def plain(self, value: Any) -> Any:
-        self._left -= 1
-        if self._left < 0:
-            raise _TooLargeError
+        if type(value) is str and value.isascii():  # most values
+            self._spend(len(value) + _LEAST)
+            return value
+        self._spend(_LEAST)
         try:
             scalar = _scalar(value)
         except Exception:  # noqa: BLE001 - a subclass of datetime or PurePath is foreign code, too
@@ -92,6 +96,17 @@ class _Walk:
         finally:
             self._inside.discard(id(value))
 
+    def _spend(self, least: int) -> None:
+        self._left -= least
+        if self._left < 0:
+            raise _TooLargeError
+
+    def _list(self, items: list[Any]) -> list[Any]:
+        if items and _all_plain_numbers(items):  # a vector
+            self._spend(_LEAST * len(items))
+            return items
+        return [self.plain(item) for item in items]
+
     def _container(self, value: Any) -> Any:  # noqa: C901, PLR0911 - one flat table of types reads best
         match value:
             case BaseMessage():
@@ -101,7 +116,7 @@ class _Walk:
             case Mapping():
                 return self._mapping(dict(value).items())
             case list() | tuple():
-                return [self.plain(item) for item in list(value)]
+                return self._list(list(value))
             case set() | frozenset():
                 return [self.plain(item) for item in sorted(value, key=repr)]
             case Enum():
@@ -136,7 +151,17 @@ class _Walk:
 _NONE_OF_THESE: Final = object()
 
 
+def _all_plain_numbers(items: list[Any]) -> bool:
+    kinds = set(map(type, items))
+    if kinds == {float}:
+        return all(map(math.isfinite, items))
+    return kinds == {int} and min(items) >= -(2**63) and max(items) < 2**64
+
+
 def _scalar(value: Any) -> Any:
+    exact = _SCALARS.get(type(value))
+    if exact is not None:
+        return exact(value)
     for kind in type(value).__mro__:
         if (form := _SCALARS.get(kind)) is not None:
             return form(value) if not isinstance(value, Enum) else _NONE_OF_THESE

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from threadline.contract.events import EventId, EventType
+from threadline.contract.events import EventId
 from threadline_worker.origins import Origin
 
 __all__ = ["Shown", "phase", "shown_before"]
@@ -19,7 +19,6 @@ __all__ = ["Shown", "phase", "shown_before"]
 _PAGE: Final = 50
 #: Events that are looked at, backwards; a log keeps 10,000 by default.
 _MOST: Final = 20_000
-_LIFECYCLE: Final = frozenset(map(str, EventType))
 
 
 class _Logged(msgspec.Struct):
@@ -30,7 +29,6 @@ class _Logged(msgspec.Struct):
     step: int | None = None
     node: str | None = None
     task: str | None = None
-    rerun: bool = False
     data: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -95,9 +93,9 @@ async def shown_before(redis: Any, log_key: str, epoch: int, step: int, *, same_
         page = await redis.xrevrange(log_key, max=end, count=_PAGE)
         for entry_id, fields in page:
             end = f"({entry_id.decode()}"
-            if (event := _decoded(entry_id, fields)) is None or event.type in _LIFECYCLE:
+            if (event := _decoded(entry_id, fields)) is None:
                 continue
-            if not event.ns and event.step is not None and event.step < step and not event.rerun:
+            if not event.ns and event.step is not None and event.step < step:
                 return found
             found.add(event.type, event.ns, Origin(None, event.node, event.task, event.step), _logged_phase(event))
         if len(page) < _PAGE:

@@ -76,7 +76,7 @@ def _metadata(context: click.Context, parameter: click.Parameter, pairs: tuple[s
     "stream_modes",
     type=click.Choice(STREAM_MODES),
     multiple=True,
-    help="What the job's events carry; repeat. Default: updates, to watch on a terminal also messages (tokens).",
+    help="What the job's events carry; repeat. Default: updates; to watch on a terminal also messages and tools.",
 )
 @click.option("--timeout", type=float, metavar="S", help="Seconds of running time, summed over pick-ups.")
 @click.option("--expires", type=float, metavar="S", help="Seconds in which the job must have been started.")
@@ -125,8 +125,11 @@ def enqueue(
 
 
 def _modes(*, drawn: bool, key: str | None) -> tuple[str, ...]:
-    """A picture shows the words as they come. Under a key the request must be the same however it is watched."""
-    return ("updates", "messages") if drawn and key is None else ("updates",)
+    """A picture shows the words as they come, and by `tools` which of two equal subagents does what.
+
+    Under a key the request must be the same however it is watched.
+    """
+    return ("updates", "messages", "tools") if drawn and key is None else ("updates",)
 
 
 def _given(text: str, *, as_json: bool) -> Any:

@@ -51,22 +51,23 @@ def connection_kwargs(application_name: str, **more: Any) -> dict[str, Any]:
 @asynccontextmanager
 async def speaking(limit: float) -> AsyncIterator[None]:
     """Everything inside has `limit` seconds; psycopg's errors come out as BackendUnavailable or NotMigrated."""
-    with telling(limit):
-        async with asyncio.timeout(limit):
-            yield
+    with telling():
+        try:
+            async with asyncio.timeout(limit):
+                yield
+        except (TimeoutError, PoolTimeout) as error:
+            raise BackendUnavailable(f"Postgres did not answer within {limit:g} s: is DATABASE_URL right?") from error
 
 
 @contextmanager
-def telling(limit: float) -> Iterator[None]:
-    """The errors' half of `speaking`, for blocking code too: `limit` is what a TimeoutError inside means."""
+def telling() -> Iterator[None]:
+    """The half of `speaking` that blocking code needs, too: psycopg's errors come out as ours."""
     try:
         yield
     except _NOT_MIGRATED as error:
         raise NotMigrated(
             f"the database has no current Threadline schema: run `threadline migrate` ({_line(error)})"
         ) from error
-    except (TimeoutError, PoolTimeout) as error:
-        raise BackendUnavailable(f"Postgres did not answer within {limit:g} s: is DATABASE_URL right?") from error
     except _UNAVAILABLE as error:
         raise BackendUnavailable(f"Postgres: {_line(error)}") from error
 
@@ -131,7 +132,7 @@ class Database:
 
     def connect_blocking(self) -> Connection[DictRow]:
         """The same for code that runs in a thread. Raises BackendUnavailable."""
-        with telling(self.limit):
+        with telling():
             connection = Connection[DictRow].connect(self.url, **self._kwargs)
             if limiting := self._limiting(connection):
                 connection.execute(limiting)

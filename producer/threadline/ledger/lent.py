@@ -51,7 +51,7 @@ class Lent:
         if asked is None:
             return
         # The time limit is the caller's: his transaction, his statement_timeout.
-        with telling(0.0):
+        with telling():
             row = self._run(asked)
         asked.answer.get_loop().call_soon_threadsafe(partial(_answer, asked.answer, row))
 

@@ -86,14 +86,9 @@ class _Statements(Database):
         asking = next((job for job in stage.of_thread(thread_id) if job.waiting), None)
         if asking is None:
             return [{**base, "outcome": "not_waiting"}]
-        ids = [str(asked["id"]) for asked in asking.interrupts or []]
-        answers = None if params["answers"] is None else loads(params["answers"])
-        refused = _refused(ids, answers, plain=params["plain"])
-        if refused is not None:
-            return [{**base, "outcome": refused, "interrupts": asking.interrupts}]
-        if answers is None:
-            answers = {asked: loads(params["value"]) for asked in ids}
-        job = self._new(params, user_id=owner, agent=asking.agent, input=answers)
+        if asking.job_id != params["asking"]:
+            return [{**base, "outcome": "asks", "job_id": asking.job_id, "interrupts": asking.interrupts or []}]
+        job = self._new(params, user_id=owner, agent=asking.agent, input=loads(params["answers"]))
         job.kind, job.resumes, job.turn, job.options = "resume", asking.job_id, asking.turn, asking.options
         asking.answered_by = job.job_id
         return [{**base, **self._created(job), "agent": asking.agent}]
@@ -206,12 +201,3 @@ class _Statements(Database):
         asking = self._stage.jobs.get(job.resumes or "")
         if asking is not None and code == "requested" and job.started_at is None:
             asking.answered_by = None  # an answer that was taken back leaves its question open
-
-
-def _refused(ids: list[str], answers: dict[str, Any] | None, *, plain: bool) -> str | None:
-    """Why an answer does not fit what is asked; None if it does."""
-    if answers is not None:
-        return None if answers and set(answers) <= set(ids) else "unknown_interrupt"
-    if plain:
-        return "takes_no_value" if not ids else ("several" if len(ids) > 1 else None)
-    return "unanswered" if ids else None

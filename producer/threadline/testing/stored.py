@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from threadline.contract.events import now
@@ -89,8 +89,13 @@ class StoredJob:
             "log_top": None,
             "webhook": self._webhook(),
             "since": self.finished_at,
-            "expires_at": None,
+            "expires_at": self._wait_expires_at(),
         }
+
+    def _wait_expires_at(self) -> datetime | None:
+        """When a wait for a person would end, were there a clock."""
+        seconds = self.options.get("wait_expires")
+        return None if seconds is None or self.finished_at is None else self.finished_at + timedelta(seconds=seconds)
 
     def _webhook(self) -> dict[str, Any] | None:
         """Nobody delivers here: the report of an end stays `pending`."""

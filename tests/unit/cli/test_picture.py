@@ -111,6 +111,18 @@ def test_parallel_twins_are_seen_at_work_each_with_its_own(story):
     assert "    ▏ writing of the moon" in rows[moons:]
 
 
+def test_calls_of_one_tool_in_a_row_are_one_line_as_long_as_they_stand_alike(story):
+    story.start()
+    story.model(story.ai("m", "", *[(f"c{i}", "read", {"path": f"/{i}"}) for i in range(6)]))
+    assert any(re.search(r"read ×6 /5, /4, /3, /2, /1, /0 +\d\d.0 s", row) for row in drawn(story.view))
+    story.tools(*[story.tool(f"c{i}") for i in range(3)])
+    story.tools(story.tool("c3", "no such file", "error"))
+    text = "\n".join(drawn(story.view))
+    assert "✔ read ×3 /2, /1, /0" in text
+    assert "✖ read /3" in text
+    assert "Work  6 calls" in text
+
+
 def test_a_step_that_runs_again_is_there_once(story):
     story.start()
     story.model(story.ai("m1", "", ("a", "search", {"query": "x"})), task="t")

@@ -131,6 +131,15 @@ def test_twins_are_known_from_their_tasks_where_the_worker_tells(story):
     assert story.view.links == {"tools:one": "d1", "tools:two": "d2"}
 
 
+def test_twins_are_known_from_the_start_of_their_tools(story):
+    two_twins(story)
+    story.tell("tools", {"event": "tool-started", "tool_call_id": "d2"}, task="two")
+    story.tell("tools", {"event": "tool-started", "tool_call_id": "d1"}, task="one")
+    story.tell("updates", {"Middleware.before_agent": None}, ["tools:two"], agent="researcher")
+    assert story.view.links == {"tools:two": "d2"}
+    assert story.view.others == {}
+
+
 def test_a_guess_gives_way_to_a_name(story):
     story.start()
     story.model(story.ai("m", "", *[(key, "task", {"subagent_type": key}) for key in ("researcher", "critic")]))

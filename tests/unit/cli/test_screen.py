@@ -63,7 +63,7 @@ def test_each_picture_replaces_the_one_before(pictures, size):
             assert last(tty, len(lines)) == [line.text.rstrip() for line in lines]
         assert not any(tty.lines[tty.screen.cursor.y + 1 :])
         if len(lines) < size[1] - 2 and max(map(len, pictures)) < size[1] - 2:
-            assert tty.lines[0] == "$ threadline watch"[: size[0]]
+            assert tty.lines[0] == "$ threadline watch"[: size[0]].rstrip()
 
 
 @given(st.lists(st.tuples(PICTURES, SIZES), min_size=1, max_size=6))

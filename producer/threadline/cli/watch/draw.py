@@ -27,9 +27,11 @@ STATE_STYLES: Final = {
 }
 _STATE_MARKS: Final = {"succeeded": "✔", "failed": "✖", "cancelled": "■", "interrupted": "?"}
 _TODO_MARKS: Final = {"completed": ("✔", "green"), "in_progress": ("▶", "bold cyan")}
-#: Below so many columns worker and tokens have lines of their own, below so many lines nothing stands apart.
+#: Below so many columns worker and tokens have lines of their own; below so many lines nothing stands apart, and then
+#: the ids go; from so many columns on, plan and work stand beside each other.
 _NARROW: Final = 60
 _LOW: Final = 16
+_LOWEST: Final = 10
 _WIDE: Final = 140
 _SAID_LINES: Final = 3
 _SAID_AT_MOST: Final = 12
@@ -47,7 +49,7 @@ def picture(view: View, *, now: float, width: int, height: int, notice: str = ""
     """
     width = max(width, 20)
     gap = int(height >= _LOW)
-    head = _head(view, now, width, low=not gap)
+    head = _head(view, now, width, low=height < _LOWEST)
     head += [Text(f"  ! {notice}", style="bold yellow")] * bool(notice)
     files = _files(view, width) if height >= _LOW else []
     said = _said(view, width)

@@ -52,6 +52,9 @@ def _step(view: View, event: Event, place: Place) -> Seen:
             return take_message(view, message, place, 0)
         case "tasks" if isinstance(event.data, dict) and (call_id := _answers(event.data.get("input"))):
             view = answered_by(view, str(event.data.get("id", "")), call_id)
+        case "tools" if isinstance(event.data, dict) and (call_id := str(event.data.get("tool_call_id") or "")):
+            # What a tool does is told by its call and its answer; this tells which task runs it.
+            return Seen(answered_by(view, place.task, call_id), [])
     return _other(view, event, place.at)
 
 

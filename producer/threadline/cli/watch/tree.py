@@ -6,7 +6,7 @@ Calls and changes of hands stand in the order in which they happened, a running 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
 
@@ -91,9 +91,9 @@ def _children(view: View) -> dict[str, list[Call]]:
 
 def _branches(view: View, scope: str, children: dict[str, list[Call]], depth: int) -> list[_Branch]:
     calls = children.get(scope, [])
-    titles = _told_apart(calls)
+    titles, linked = _told_apart(calls), set(view.links.values())
     branches: list[_Branch] = []
-    for (alike, _), run in groupby(calls, key=_likeness):
+    for (alike, _), run in groupby(calls, key=lambda call: _likeness(call, linked)):
         group = list(run)
         if alike and len(group) >= _ALIKE:
             title = ", ".join(call.title for call in reversed(group) if call.title)
@@ -139,10 +139,10 @@ def _pickup_rows(view: View) -> Iterable[tuple[int, Row]]:
         yield pickup.place, Row(0, None, pickup.text, sign="↻", number=0)
 
 
-def _likeness(call: Call) -> tuple[bool, str]:
+def _likeness(call: Call, linked: Collection[str]) -> tuple[bool, str]:
     """Whether a call may share a line with its neighbours, and with which."""
-    alike = call.state is CallState.DONE and call.name != DELEGATE and not call.id.startswith("ns:")
-    return alike, call.name if alike else call.id
+    alike = call.state in {CallState.DONE, CallState.PENDING} and call.name != DELEGATE and call.id not in linked
+    return alike, f"{call.state} {call.name}" if alike else call.id
 
 
 def _told_apart(calls: Iterable[Call]) -> dict[str, str]:
