@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import importlib.util
 import json
@@ -13,7 +14,7 @@ import textwrap
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -24,6 +25,7 @@ from threadline import JobNotFound, testing
 from threadline.contract.states import State
 
 PAGE = "docs/clients.md"
+T = TypeVar("T")
 
 
 def written(folder: Path, *names: str) -> Path:
@@ -144,32 +146,32 @@ async def test_djangos_transaction_is_the_jobs(
     pytest.importorskip("django")
     views, http = await asyncio.to_thread(_django, tmp_path, database_url, monkeypatch)
     try:
-        asked = await asyncio.to_thread(http.post, "/ask", {"question": "What changed?"})
+        asked = await _in_a_thread(http.post, "/ask", {"question": "What changed?"})
         assert asked.status_code == 202
         job_id = asked.json()["job_id"]
         row = await bench.row(job_id)
         assert (row["user_id"], row["input"], row["idempotency_key"]) == ("7", "What changed?", "ticket-1")
-        assert await asyncio.to_thread(_tickets, views) == [job_id]
+        assert await _in_a_thread(_tickets, views) == [job_id]
 
         # A request that fails after its enqueue leaves neither.
         monkeypatch.setattr(views.Ticket, "save", _fail_behind_the_insert(views.Ticket.save))
         with pytest.raises(ZeroDivisionError):
-            await asyncio.to_thread(http.post, "/ask", {"question": "and then?"})
-        assert await asyncio.to_thread(_tickets, views) == [job_id]
+            await _in_a_thread(http.post, "/ask", {"question": "and then?"})
+        assert await _in_a_thread(_tickets, views) == [job_id]
         assert [status.job_id for status in await bench.ledger.jobs()] == [job_id]
 
         await bench.worker("w1", agents='{"research": {"text_input": null}}')
         claim = await bench.claim(job_id)
         await bench.ledger.finish(claim, State.SUCCEEDED, result={"report": "r"})
-        missing = await asyncio.to_thread(http.get, "/jobs/nobody/events")
+        missing = await _in_a_thread(http.get, "/jobs/nobody/events")
         assert missing.status_code == 404
-        followed = await asyncio.to_thread(http.get, f"/jobs/{job_id}/events")
-        streamed = await asyncio.to_thread(lambda: b"".join(followed.streaming_content).decode())
+        followed = await _in_a_thread(http.get, f"/jobs/{job_id}/events")
+        streamed = await _in_a_thread(lambda: b"".join(followed.streaming_content).decode())
         assert ids(streamed)[-1] == "2-1"
         with pytest.raises(JobNotFound):
-            await asyncio.to_thread(views.client.job, "nobody")
+            await _in_a_thread(views.client.job, "nobody")
     finally:
-        await asyncio.to_thread(views.client.close)
+        await _in_a_thread(views.client.close)
 
 
 def ids(stream: str) -> list[str]:
@@ -177,12 +179,21 @@ def ids(stream: str) -> list[str]:
     return [line[4:] for line in stream.splitlines() if line.startswith("id: ")]
 
 
-def _tickets(views: ModuleType) -> list[str]:
-    from django.db import connection
+async def _in_a_thread(call: Callable[..., T], *arguments: Any) -> T:
+    """As in a thread of a web server, where Django closes its connection at the end."""
+    from django.db import connections
 
-    found = list(views.Ticket.objects.values_list("job_id", flat=True))
-    connection.close()
-    return found
+    def closing() -> T:
+        try:
+            return call(*arguments)
+        finally:
+            connections.close_all()
+
+    return await asyncio.to_thread(closing)
+
+
+def _tickets(views: ModuleType) -> list[str]:
+    return list(views.Ticket.objects.values_list("job_id", flat=True))
 
 
 def _fail_behind_the_insert(save: Callable[..., None]) -> Callable[..., None]:
@@ -251,7 +262,6 @@ def _django(folder: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) ->
     from django.test import Client
 
     views = importlib.import_module("tickets.views")
-    with connection.schema_editor() as editor:
+    with contextlib.closing(connection), connection.schema_editor() as editor:
         editor.create_model(views.Ticket)
-    connection.close()
     return views, Client()

@@ -118,6 +118,24 @@ async def test_a_redis_that_goes_away_and_comes_back_empty_is_waited_for() -> No
             assert await reader.end(30) == ["0-1", "1-1", "1-2", "1-3", "1-4", "2-1"]
 
 
+async def test_a_redis_that_comes_back_with_its_data_is_read_on_from_there() -> None:
+    with controlled_servers() as servers:
+        async with log_on(servers.urls.redis_url) as log:
+            reader = log.follow()
+            await log.add(("1-1", "started"), "1-2")
+            await reader.got(3)
+            kept = await log.redis.dump(log.key)
+            await asyncio.to_thread(servers.kill_redis)
+            await asyncio.to_thread(servers.restart_redis)
+            # As an append-only file would have brought it back, and with what nobody could hear.
+            async with log.redis.pipeline(transaction=True) as pipe:
+                pipe.restore(log.key, 0, kept)
+                pipe.xadd(log.key, {"e": encode_event(log.event("1-3"))}, id="1-3")
+                await pipe.execute()
+            await log.add(("2-1", "succeeded"))
+            assert await reader.end(30) == ["0-1", "1-1", "1-2", "1-3", "2-1"]
+
+
 async def connections(observer: Redis) -> set[str]:
     return {client["id"] for client in await observer.client_list()}
 

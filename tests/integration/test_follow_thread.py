@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from support.ledger import Bench, bench_on, cloned, emptied
 from support.logs import KEYS, Reader
+from support.servers import controlled_servers
 from support.threads import Stage, stage_on, told
 from threadline import BackendUnavailable, Client, InvalidJob, JobNotFound, ThreadOwnedByAnother
 from threadline.contract.states import State
@@ -213,6 +214,26 @@ async def test_P4_nothing_is_missed_or_doubled_while_connections_are_cut(stage: 
         await stage.end(job)
     for reader in readers:
         await caught_up(reader, stage.expected())
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_P4_jobs_that_end_while_redis_is_away_or_lose_their_logs_are_told_by_the_ledger(bench: Bench) -> None:
+    with controlled_servers() as servers:
+        async with stage_on(bench, servers.urls.redis_url) as stage:
+            reader = stage.follow()
+            first = await stage.start(await stage.enqueue())
+            second = await stage.enqueue()
+            await reader.got(2)
+            await asyncio.to_thread(servers.kill_redis)
+            await stage.end(first, silently=True)
+            await stage.start(second, silently=True)
+            await stage.end(second, silently=True)
+            await reader.got(6)
+            assert told(reader)[2:] == [f"{first}/gap", f"{first}/2-1", f"{second}/gap", f"{second}/2-1"]
+            await asyncio.to_thread(servers.restart_redis)
+            await stage.whole()
+            await reader.got(10)
+            assert told(reader)[6:] == stage.expected()[-4:]
 
 
 @pytest.mark.usefixtures("impatient")

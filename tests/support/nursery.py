@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -81,9 +82,11 @@ def _run(arguments: list[str], env: dict[str, str], stderr: _Duplicate) -> None:
     sys.stdout, sys.stderr = Path(os.devnull).open("w"), os.fdopen(2, "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
     os.environ.clear()
     os.environ.update({"LANGGRAPH_STRICT_MSGPACK": "true", **env})  # as `import threadline_worker` does
-    for folder in reversed(env.get("PYTHONPATH", "").split(os.pathsep)):
-        if folder and folder not in sys.path:
+    for folder in reversed(list(filter(None, env.get("PYTHONPATH", "").split(os.pathsep)))):
+        if folder not in sys.path:
             sys.path.insert(0, folder)
+        if (custom := Path(folder, "sitecustomize.py")).exists():  # as an interpreter does that starts anew
+            runpy.run_path(str(custom))
     sys.argv = ["threadline", *arguments]
     from threadline.cli import main
 

@@ -53,11 +53,11 @@ class Stage:
         self._written[job.job_id] = ["0-1"]
         return job.job_id
 
-    async def start(self, job_id: str) -> str:
-        """A worker claims it."""
+    async def start(self, job_id: str, *, silently: bool = False) -> str:
+        """A worker claims it; `silently`: Redis is away."""
         claim = await self.bench.claim(job_id)
         self._claims[job_id] = (claim, 1)
-        await self.announce(job_id)
+        await self.announce(job_id, silently=silently)
         return job_id
 
     async def step(self, job_id: str, count: int = 1) -> None:

@@ -1,8 +1,9 @@
 """A program: changes or forks a thread again and again, each time with the worker killed at another moment.
 
-`python -m support.travel_sweep update_state|fork [POINT …]` with a worker's environment; without points: all there are. A worker is killed (SIGKILL) before or
-after a statement of the operation's own, or of the ledger's `finish`; then another one goes on. One JSON line a point,
-the last one undisturbed: how the job ended, the checkpoints that it made, and the thread's lines.
+`python -m support.travel_sweep update_state|fork [POINT …]` with a worker's environment; without points: all there are.
+A worker is killed (SIGKILL) before or after a statement of the operation's own, or of the ledger's `finish`; then
+another one goes on. One JSON line a point, the last one undisturbed: how the job ended, the checkpoints that it made,
+how many rows the thread has, and whether its head is the one that was answered.
 """
 
 from __future__ import annotations

@@ -159,10 +159,15 @@ class GraphRun:
 
     async def _stream(self, publisher: Publisher, store: FencedStore) -> Outcome:
         claim, options = self._run.claim, self._run.claim.options
-        graph = self._agent.graph.copy({"checkpointer": self._saver(), "store": store})
+        saver, config = self._saver(), self._config()
+        chosen = config["configurable"].get("checkpoint_id")
+        if chosen is not None and await saver.aget_tuple(config) is None:
+            # LangGraph would begin from nothing, and hide the whole conversation behind it.
+            raise InvalidJob(f"thread {claim.thread_id} has no checkpoint {chosen}: `threadline history` lists them")
+        graph = self._agent.graph.copy({"checkpointer": saver, "store": store})
         stream = graph.astream(
             self._input(),
-            self._config(),
+            config,
             context=self._agent.context(claim.user_id, claim.job_id, claim.thread_id),
             # Without `tasks` nobody would know whose an update is.
             stream_mode=[*{*options["stream_modes"], "tasks"}],
