@@ -45,8 +45,10 @@ class Job:
     async def events(self, *, after: str | None = None) -> AsyncGenerator[Event, None]:
         """History behind the event id `after` (None: all of it), then live; ends with the job and never raises for it.
 
-        A `gap` event says where the log no longer has everything. Raises BackendUnavailable if Redis cannot be reached
-        at the start, InvalidJob for an `after` that is no event id, JobNotFound, ThreadOwnedByAnother.
+        A `gap` event says where the log no longer has everything. From Redis alone (no database_url) nobody can say
+        whether the id is known or its log has expired: then this waits, for it may be enqueued later. Raises
+        BackendUnavailable if Redis cannot be reached at the start, InvalidJob for an `after` that is no event id,
+        JobNotFound, ThreadOwnedByAnother.
         """
         stream = self._client.events(self.job_id, self._user_id, after)
         try:

@@ -71,7 +71,7 @@ async def weighed(made: Arena) -> dict[str, Any]:
 
     async def quiet() -> dict[str, Any] | None:
         counted = await made.fleet.count(slot)
-        return None if counted["kept"].get("Run") else counted
+        return None if counted["kept"].get("Execution") else counted
 
     counted = await until(quiet, "the last run is forgotten")
     return {**counted, "rss": psutil.Process(slot.pid).memory_info().rss}

@@ -126,7 +126,8 @@ async def test_L5_a_job_behind_thousands_of_plain_messages_is_adopted_within_a_s
         await until(
             lambda j=job: view.rows("SELECT 1 FROM jobs WHERE job_id = %s", j["job_id"]) or None, "it is adopted"
         )
-        assert time.monotonic() - started < 2  # a round a second, and what the machine is busy with
+        # A second where nothing else keeps the machine busy; page by page, one each round, it would be six.
+        assert time.monotonic() - started < 5
     assert await arq.zcard(QUEUE) >= 5_000
     await arq.flushdb()
     gates.open("long", 0)

@@ -177,10 +177,8 @@ def _begun_too_early(evidence: Evidence) -> Iterator[str]:
             durable.setdefault((one.thread_id, one.ns, one.step, one.job_id), one.at)
     for effect in evidence.effects:
         at = durable.get((effect.thread, effect.ns, effect.step - 1, effect.job))
-        if at is None and (
-            asking := evidence.jobs[effect.job]["resumes"]
-        ):  # an answer goes on from the question's head
-            at = durable.get((effect.thread, effect.ns, effect.step - 1, asking))
+        if at is None:  # an answer goes on from its question's head
+            at = durable.get((effect.thread, effect.ns, effect.step - 1, evidence.jobs[effect.job]["resumes"]))
         if at is None or at > effect.begin:
             yield f"(2) {effect.thread} job {effect.job}: {effect.node} began before step {effect.step - 1} was durable"
 

@@ -30,8 +30,8 @@ _EMPTY_SECONDS: Final = 8.0
 _STOP_SECONDS: Final = 15.0
 #: What a job has one of; none of them outlives it.
 _OF_A_JOB: Final = ("Run", "Execution", "GraphRun", "Publisher", "FencedSaver", "FencedStore", "Claim")
-#: The program's own, sweep, consume, poll, listen, and three of each of two pools; measured: 12.
-_MOST_TASKS: Final = 14
+#: The program's own, sweep and its steps, consume, poll, listen, webhooks, three of each of two pools; measured: 15.
+_MOST_TASKS: Final = 20
 #: Ledger pool, saver pool, beat, sweep; and one for a pool that is replacing a broken one.
 _MOST_POSTGRES: Final = 4 + CONCURRENCY + 2 + 1
 #: One for each call at a time, one that listens; measured: 4.

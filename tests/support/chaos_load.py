@@ -11,7 +11,7 @@ import contextlib
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self, TypeVar
@@ -83,6 +83,8 @@ class Load:
         self._tasks: set[asyncio.Task[None]] = set()
         self.accepted: dict[str, Accepted] = {}
         self.rejected = 0
+        #: tag → rounds of enqueues that failed; Redis may have heard them all the same.
+        self._unsure: dict[str, int] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -108,7 +110,7 @@ class Load:
             thread = self._rng.choice([*self._threads, f"once-{self._numbers}"])
             carried = self._rng.random() < 0.1
             on_busy = "enqueue" if carried else self._rng.choice(_ON_BUSY)
-            asks = self._rng.random() < 0.15
+            asks = not carried and self._rng.random() < 0.15
             rounds = self._rng.randint(1, 3)
             made = await self.enqueue(thread, rounds=rounds, on_busy=on_busy, carried=carried, asks=asks)
             if made is not None and self._rng.random() < 0.12:
@@ -145,6 +147,7 @@ class Load:
             job = await (call() if carried else self._repeated(call))
         except (ThreadBusy, BackendUnavailable):
             self.rejected += 1
+            self._unsure[tag] = rounds
             return None
         accepted = Accepted(job, tag, rounds, on_busy, true_time(), poison, asks, carried=carried)
         return self._follow(accepted)
@@ -207,6 +210,16 @@ class Load:
         """Jobs that waited for a person as far as their subscriber knows, and do so no more."""
         waiting = [one for one in self.accepted.values() if one.told_all and one.waits]
         return [one for one in waiting if (await self._repeated(self._job(one).status)).state != "interrupted"]
+
+    def known(self, jobs: Mapping[str, dict[str, Any]]) -> list[Accepted]:
+        """What was accepted, and what is in the ledger although its producer was told that it could not be."""
+        found = list(self.accepted.values())
+        for job_id, row in jobs.items():
+            tag = (row["input"] or {}).get("tag")
+            if job_id not in self.accepted and tag in self._unsure:
+                job = Job(self._client, job_id, row["thread_id"], None)
+                found.append(Accepted(job, tag, self._unsure[tag], "enqueue", true_time(), told_all=True))
+        return found
 
     def _job(self, accepted: Accepted) -> Job:
         return Job(self._client, accepted.job.job_id, accepted.job.thread_id, None)

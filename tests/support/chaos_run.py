@@ -183,7 +183,7 @@ async def report(made: Arena, seed: int, seconds: float, leaks: list[str], *, le
     """Judge what there is now."""
     evidence = made.evidence()
     await asyncio.to_thread(keep, evidence, made.folder / "evidence.json")
-    accepted = list(made.load.accepted.values())
+    accepted = made.load.known(evidence.jobs)
     evidence.hostile = made.faults.hostile
     undisturbed = {rounds: await _undisturbed(rounds) for rounds in {one.rounds for one in accepted}}
     states, asked = await asyncio.to_thread(_heads, made.control.urls.database_url, evidence)

@@ -20,7 +20,7 @@ from threadline.ledger.transition_event import event_of, queued_event
 from threadline.log.append import EventLog
 from threadline.testing.script import end_of
 
-__all__ = ["AGENTS", "KINDS", "Scene", "scene"]
+__all__ = ["AGENTS", "KINDS", "Scene", "run", "scene", "state", "told"]
 
 KINDS = ("real", "real sync", "testing", "testing sync")
 #: What live workers run, and whether it takes text.
@@ -145,3 +145,18 @@ async def scene(kind: str, redis_url: str, database_url: str) -> AsyncIterator[S
             else:
                 with threadline.sync.Client(redis_url=redis_url, database_url=database_url) as blocking_real:
                     yield _Real(InThreads(blocking_real), bench, redis)
+
+
+async def told(job: Any, after: str | None = None) -> list[tuple[str | None, str]]:
+    """Ids and types of a job's events."""
+    async with asyncio.timeout(20):
+        return [(event.id, str(event.type)) async for event in job.events(after=after)]
+
+
+async def run(stage: Scene, job: Any, result: Any = None, raises: Any = None) -> None:
+    await stage.start(job)
+    await stage.finish(job, result, raises=raises)
+
+
+async def state(job: Any) -> str:
+    return str((await job.status()).state)

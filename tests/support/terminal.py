@@ -33,7 +33,8 @@ class Terminal:
             encoding="utf-8",
             timeout=SECONDS,
         )
-        self.child.delayafterclose = self.child.delaybeforesend = None
+        self.child.delaybeforesend = None
+        self.child.delayafterclose = 0.0
 
     def __enter__(self) -> Self:
         return self

@@ -29,6 +29,7 @@ CONTRACT = {
 }
 #: Ours, beyond the contract.
 MORE = {
+    "threadline_internal_jobs_total": {"operation", "state"},
     "threadline_messages_purged_total": {"reason"},
     "threadline_webhook_deliveries_total": {"result"},
     "threadline_webhook_backlog": set(),

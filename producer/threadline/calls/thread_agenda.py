@@ -6,6 +6,8 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
+import msgspec
+
 from threadline.contract.events import Event, EventId
 from threadline.contract.states import ENDED
 from threadline.errors import BackendUnavailable, JobNotFound, ThreadOwnedByAnother
@@ -100,9 +102,10 @@ class LedgerAgenda:
         for row in rows:
             self._check_owner(row)
             self._newest = max(row["transition_at"], self._newest or row["transition_at"])
-        known = self._rows | {row["job_id"]: row for row in rows}
-        ordered = sorted(known.values(), key=lambda row: (row["begun"], row["seq"]))
-        self._rows = {row["job_id"]: row for row in ordered}
+        if any(self._rows.get(row["job_id"]) != row for row in rows):
+            known = self._rows | {row["job_id"]: row for row in rows}
+            ordered = sorted(known.values(), key=lambda row: (row["begun"], row["seq"]))
+            self._rows = {row["job_id"]: row for row in ordered}
 
     def _check_owner(self, row: Row | None) -> None:
         if row is not None and self._user_id is not None and row["user_id"] != self._user_id:
@@ -114,6 +117,16 @@ def ending_of(ledger: Ledger, job_id: str) -> Ending:
 
     async def ending() -> Event | None:
         row = await ledger.database.row(ledger.queries["transition"], {"job_id": job_id})
-        return event_of(row) if row is not None and row["state"] in ENDED else None
+        if row is None or row["state"] not in ENDED:
+            return None
+        return msgspec.structs.replace(event_of(row), prev=_before(row))
 
     return ending
+
+
+def _before(row: Row) -> str | None:
+    """The position right before the end, where the ledger knows it: who has read up to there misses nothing."""
+    if row["epoch"] == 1:
+        return "0-1"
+    top = row["log_top"]  # of the epoch before, unless transitions without a worker lie between
+    return top if top and EventId.parse(top).epoch == row["epoch"] - 1 else None

@@ -157,7 +157,8 @@ class Reader:
         if not self._ended_unannounced:
             self._ended_unannounced = True
             return
-        yield self.position.gap(end)
+        if end.prev is None or not self.position.follows(end):
+            yield self.position.gap(end)
         self.position.advance(end)
         self.done = True
         yield end

@@ -80,8 +80,7 @@ def _piece(view: View, message: Message, place: Place) -> Seen:
     notes: list[Note] = []
     piece = view.partial.get(place.scope)
     if piece is not None and piece.id != message.id:
-        # What ran again was told as far as it came by a worker that died: nobody's message.
-        view, notes = (_forgotten(view, place.scope), []) if place.rerun else tell_partial(view, place.scope, place.at)
+        view, notes = tell_partial(view, place.scope, place.at)
         piece = None
     tokens = view.tokens
     if message.tokens is not None:
