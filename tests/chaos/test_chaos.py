@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 from collections.abc import AsyncIterator
 from functools import partial
@@ -30,9 +29,6 @@ from threadline.log.follow import follow
 from threadline.log.reader import IDLE_SECONDS
 from threadline.redis_client import connect_redis
 from threadline_worker.exhaustion import EXHAUSTED_EXIT
-
-#: Twenty with CHAOS_WORKERS=20; a machine of two cores that does other things as well has trouble enough with these.
-OUTAGE_WORKERS = int(os.environ.get("CHAOS_WORKERS", "8"))
 
 #: Postgres restarts make pools of this very process complain; that is the fault, not a finding.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -184,7 +180,7 @@ async def test_F4_who_hands_on_with_a_clock_that_is_ahead_delays_nobody(chaos: A
 @pytest.mark.parametrize("mode", ["refuse", "blackhole"])
 async def test_V3_an_outage_of_postgres_longer_than_the_lease_kills_nobody(tmp_path: Path, mode: str) -> None:
     """One worker is away last and back first: that it saw no beat of the others before and after proves nothing."""
-    async with arena(1, workers=OUTAGE_WORKERS, lease=2.0, folder=tmp_path) as made:
+    async with arena(1, workers=20, lease=2.0, folder=tmp_path) as made:
         for number in range(4):
             await started(made, f"t{number}", rounds=3)
         first, *others = made.fleet.slots

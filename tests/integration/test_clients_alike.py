@@ -25,7 +25,6 @@ from threadline import (
 from threadline_worker.embedded import ServerUrls
 
 ASKED = [{"id": "i1", "value": "ok?"}]
-TWO = [{"id": "i1", "value": "a?"}, {"id": "i2", "value": "b?"}]
 
 
 @pytest.fixture(scope="module")

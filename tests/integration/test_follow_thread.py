@@ -160,6 +160,18 @@ async def test_an_end_that_nobody_announced_does_not_hold_up_the_thread(stage: S
     assert told(reader)[8:] == stage.expected()[-4:]
 
 
+@pytest.mark.usefixtures("impatient")
+async def test_P4_an_end_told_by_the_ledger_hides_no_transition_that_was_lost(stage: Stage) -> None:
+    reader = stage.follow()
+    job = await stage.start(await stage.enqueue())
+    await reader.got(2)
+    claim, _ = stage._claims.pop(job)
+    await stage.bench.ledger.release(claim, "drain", log_top="1-1")  # nobody hears of 2-1
+    await stage.bench.ledger.cancel(job)
+    await reader.got(4)
+    assert told(reader) == [f"{job}/{what}" for what in ("0-1", "1-1", "gap", "3-1")]
+
+
 async def test_a_thread_that_does_not_exist_yet_is_waited_for(stage: Stage) -> None:
     reader = stage.follow(user_id="default")
     await stage.heard()

@@ -301,14 +301,14 @@ async def test_operations_leave_no_trace(client: Client, house: dict[str, str], 
     told = [event.type async for event in _all(client, thread)]
     jobs, threads = await client.jobs(thread_id=thread), view.rows("SELECT count(*) FROM threads")
     async with redis.asyncio.Redis.from_url(house["REDIS_URL"]) as connection:
-        keys = sorted(await connection.keys("*"))
+        keys = sorted(await connection.keys("threadline:events:*"))
         heard = connection.pubsub()
         await heard.subscribe(Keys().thread(thread))
         await heard.get_message(timeout=5)
         await client.state(thread)
         await client.history(thread)
         await client.update_state(thread, {"topic": "x"})
-        assert sorted(await connection.keys("*")) == keys
+        assert sorted(await connection.keys("threadline:events:*")) == keys
         await connection.publish(Keys().thread(thread), b"end")
         assert (await heard.get_message(ignore_subscribe_messages=True, timeout=5))["data"] == b"end"
         await heard.aclose()

@@ -37,6 +37,7 @@ PUBLIC = [
     "ThreadOwnedByAnother",
     "ThreadlineError",
     "UnknownAgent",
+    "Waiting",
     "__version__",
 ]
 
