@@ -73,9 +73,12 @@ class InternalJobs:
         )
         return stored, row["agent"]
 
-    async def answer(self, job_id: str) -> Row | None:
-        """How it ended: `state`, `code`, `message`, `result`, `started`; None: not yet. Raises BackendUnavailable."""
-        return await self._database.row(self._queries["internal_answer"], {"job_id": job_id})
+    async def look(self, job_id: str) -> Row:
+        """How it stands: `state`, `code`, `message`, `result`, `started`. Raises JobNotFound, BackendUnavailable."""
+        row = await self._database.row(self._queries["internal_answer"], {"job_id": job_id})
+        if row is None:
+            raise JobNotFound("the operation is forgotten: its user was deleted, or its answer was not read for a day")
+        return row
 
     async def cancel(self, job_id: str) -> None:
         """Nobody waits any more: queued ends at once, running is asked to. Raises BackendUnavailable."""
