@@ -344,7 +344,7 @@ async def test_an_update_that_takes_too_long_is_given_up(client: Client, house: 
     thread, gates = await talked(client, 1), Path(house["TEST_GATES"])
     (gates / f"{thread}.edge").touch()
     update = client.update_state(thread, {"topic": "late"}, as_node="first", timeout=0.7)
-    with pytest.raises(ResultTimeout, match=r"within 0\.7 s, it may still be done; a worker is at it"):
+    with pytest.raises(ResultTimeout, match=r"within 0\.7 s, it may still be done; a worker has begun it"):
         await update
     (gates / f"{thread}.edge").unlink()
     job = await client.enqueue("diary", said("turn 1"), thread_id=thread)
@@ -398,7 +398,7 @@ async def _succeeded(jobs: InternalJobs, job_id: str) -> bool:
 
 
 async def _pruned(jobs: InternalJobs) -> bool:
-    return await jobs.prune(seconds=0) == 1
+    return await jobs.prune(seconds=0) > 0
 
 
 def _tomorrow() -> Any:

@@ -25,6 +25,8 @@ __all__ = ["DEFAULT_SECONDS", "Travel"]
 DEFAULT_SECONDS: Final = 60.0
 _MOST_LISTED: Final = 1_000
 _MOST_CHARACTERS: Final = 500
+#: Ends of a job that had no more time than its caller: not started, or not done in time.
+_LATE: Final = frozenset({Code.EXPIRED, Code.TIMEOUT})
 #: Seconds between two looks into the ledger: they grow from the first to the last.
 _FIRST_PAUSE: Final = 0.02
 _LAST_PAUSE: Final = 1.0
@@ -90,7 +92,7 @@ class Travel:
         with suppress(TimeoutError):
             async with asyncio.timeout(limit):
                 answer = await self._answered(jobs, stored.job_id)
-        if answer is None or answer["code"] == Code.EXPIRED:
+        if answer is None or answer["code"] in _LATE:
             answer = await self._given_up(jobs, stored.job_id, asked, on_agent)
         with suppress(BackendUnavailable):  # whoever prunes finds it
             await jobs.forget(stored.job_id)
@@ -128,13 +130,13 @@ class Travel:
         with suppress(BackendUnavailable):
             await jobs.cancel(job_id)
             row = await jobs.look(job_id)
-            if row["state"] in {State.SUCCEEDED, State.FAILED} and row["code"] != Code.EXPIRED:
+            if row["state"] in {State.SUCCEEDED, State.FAILED} and row["code"] not in _LATE:
                 return row
             if row["started"]:
-                why = "a worker is at it: give it more time"
+                why = "a worker has begun it: give it more time"
             else:
                 happened, why = "nothing was done", await jobs.why_unanswered(asked.operation, agent)
-                await jobs.forget(job_id)
+            await jobs.forget(job_id)
         raise ResultTimeout(
             f"{asked.operation} of thread {asked.thread_id} was not answered within {asked.seconds:g} s, {happened};"
             f" {why}"
