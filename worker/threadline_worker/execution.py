@@ -21,7 +21,7 @@ from threadline.contract.states import Code, State
 from threadline.errors import BackendUnavailable
 from threadline.ledger.custody import Claim, Custody, Due
 from threadline.ledger.database import Database
-from threadline.ledger.transition_event import event_of
+from threadline.ledger.transition_event import event_of, queued_event
 from threadline.log.append import EventLog
 from threadline.redis_client import REDIS_ERRORS, reason
 from threadline_worker.agents.errors import AgentConfigError
@@ -191,7 +191,8 @@ class Execution:
                     answer = await self._services.announcer.append(claim.row, step=step)
             except REDIS_ERRORS:
                 # The run does not wait for Redis; the publisher sends it when Redis is back.
-                return _Lifted(claim, (encode_event(event), event.type))
+                queued = queued_event(claim.job_id, claim.thread_id, claim.agent)
+                return _Lifted(claim, (encode_event(event), event.type, encode_event(queued)))
             if not answer.stale or answer.before is None:
                 return _Lifted(claim, None)
             if answer.before.epoch >= _HIGHEST_EPOCH:
@@ -306,10 +307,10 @@ class Execution:
 
 @dataclass(frozen=True)
 class _Lifted:
-    """The claim after its announcement, and the event that could not be sent yet with its type."""
+    """The claim after its announcement; the event that could not be sent yet, its type, and what comes before it."""
 
     claim: Claim
-    unsent: tuple[bytes, str] | None
+    unsent: tuple[bytes, str, bytes] | None
 
 
 async def send_due(redis: Any, keys: Keys, due: list[Due]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol, cast
 from redis.asyncio import Redis
 
 from threadline.contract.events import Event, EventType, decode_event
+from threadline.contract.job import check_id
 from threadline.redis_client import REDIS_ERRORS, uncancelled
 
 __all__ = ["Feed", "Heard", "OfJob", "PubSub", "Subscription", "decoded", "subscribed"]
@@ -118,7 +119,9 @@ async def subscribed(redis: Redis, channel: str) -> AsyncIterator[Subscription]:
 
 def decoded(data: bytes | str) -> Event | None:
     """An event with a position; None for anything else: whoever reaches Redis may publish on a channel."""
-    with suppress(ValueError):
+    with suppress(ValueError):  # InvalidJob is one
         event = decode_event(data)
+        check_id("job id", event.job_id)
+        check_id("thread id", event.thread_id)
         return event if event.position is not None else None
     return None
