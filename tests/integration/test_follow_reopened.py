@@ -132,7 +132,7 @@ async def test_a_log_that_was_lost_holds_nobody_up(stage: Stage) -> None:
     assert told(reader) == ids(waiting, "gap", "1-1")  # of what is over only the log could tell
     await stage.start(failing)
     await stage.end(failing)
-    await reader.got(5)
+    await reader.got(6)
     assert told(reader)[2:4] == [f"{failing}/0-1", f"{failing}/gap"]
     assert told(reader)[-1] == f"{failing}/5-1"
 

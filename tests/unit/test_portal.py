@@ -231,7 +231,8 @@ def test_ctrl_c_before_anybody_knows_of_the_call_leaves_nothing(monkeypatch: pyt
             portal.call(Source.hang)
     portal.call(lambda _: asyncio.sleep(0.01))  # it would have begun
     soon(lambda: not portal._life()._calls)
-    assert source.said == (["hangs", "let go"] if late else [])
+    # Where nothing waits for it, the loop's thread may have been quick all the same.
+    assert source.said in ([["hangs", "let go"]] if late else [[], ["hangs", "let go"]])
     source.said.clear()
 
     async def stream(resource: Source) -> AsyncGenerator[int, None]:
@@ -244,5 +245,6 @@ def test_ctrl_c_before_anybody_knows_of_the_call_leaves_nothing(monkeypatch: pyt
             next(portal.iterate(stream))
     portal.call(lambda _: asyncio.sleep(0.01))  # it would have begun
     soon(lambda: not portal._life()._calls)
-    assert source.said == (["hangs", "let go"] if late else [])
+    # Where nothing waits for it, the loop's thread may have been quick all the same.
+    assert source.said in ([["hangs", "let go"]] if late else [[], ["hangs", "let go"]])
     portal.close()
