@@ -97,15 +97,18 @@ class Client:
         connection: AsyncConnection[Any] | None = None,
         webhook_url: str | None = None,
         wait_expires: float | timedelta | None = None,
+        configurable: dict[str, Any] | None = None,
+        context: dict[str, Any] | None = None,
     ) -> Job:
         """Store a job and hand it to the workers; the job exists once this returns (or once `connection` commits).
 
         `input` is text (one human message) or the graph's input. Without `thread_id` a new thread is made. `on_busy`
         is enqueue, reject, interrupt or rollback. `expires` (until the first claim) and `timeout` (running time) are
         seconds or timedelta; so is `wait_expires`, after which a question that nobody has answered ends the job as
-        `cancelled/expired`. `webhook_url` is told of each end of the job. Raises InvalidJob, UnknownAgent, ThreadBusy,
-        ThreadOwnedByAnother, BackendUnavailable, NotMigrated, NeedsDatabase. After BackendUnavailable it is safe to
-        repeat with the same `idempotency_key`.
+        `cancelled/expired`. `webhook_url` is told of each end of the job. `configurable` and `context` are what the
+        graph reads under these names; thread, user and job in them are always ours. Raises InvalidJob, UnknownAgent,
+        ThreadBusy, ThreadOwnedByAnother, BackendUnavailable, NotMigrated, NeedsDatabase. After BackendUnavailable it is
+        safe to repeat with the same `idempotency_key`.
         """
         new_id = self._submission.new_id
         request = JobRequest(
@@ -126,6 +129,8 @@ class Client:
             checkpoint_id=checkpoint_id,
             webhook_url=webhook_url,
             wait_expires=seconds("wait_expires", wait_expires),
+            configurable=configurable,
+            context=context,
         ).check()
         job_id, on_thread = await self._submission.submit(
             request, made_up_thread=thread_id is None, connection=connection

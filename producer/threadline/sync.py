@@ -111,6 +111,8 @@ class Client:
         connection: Connection[Any] | None = None,
         webhook_url: str | None = None,
         wait_expires: float | timedelta | None = None,
+        configurable: dict[str, Any] | None = None,
+        context: dict[str, Any] | None = None,
     ) -> Job:
         lent = None if connection is None else self._lend(connection)
         ask = partial(
@@ -133,6 +135,8 @@ class Client:
             connection=cast("AsyncConnection[Any] | None", lent),
             webhook_url=webhook_url,
             wait_expires=wait_expires,
+            configurable=configurable,
+            context=context,
         )
         job = self._portal.call(ask, meanwhile=None if lent is None else partial(_serve, lent))
         return Job(self, job.job_id, job.thread_id, user_id)

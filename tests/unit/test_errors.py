@@ -16,6 +16,7 @@ from threadline.settings import ClientSettings
 
 PUBLIC = [
     "BackendUnavailable",
+    "CannotDecrypt",
     "Client",
     "ConfigurationError",
     "Event",
@@ -37,6 +38,7 @@ PUBLIC = [
     "ThreadOwnedByAnother",
     "ThreadlineError",
     "UnknownAgent",
+    "Waiting",
     "__version__",
 ]
 

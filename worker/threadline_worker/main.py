@@ -38,6 +38,8 @@ from threadline_worker.execution import Services
 from threadline_worker.health import Health
 from threadline_worker.intake import Intake
 from threadline_worker.liveness import Liveness, worker_lock_key
+from threadline_worker.memory.index import open_store
+from threadline_worker.memory.keeper import keeper_of
 from threadline_worker.reconcile import Reconciler
 from threadline_worker.rescue import Rescuer
 from threadline_worker.runs import Runs
@@ -84,7 +86,7 @@ class WorkerProcess:
         self._runs = Runs(settings.concurrency)
         self._registry = CollectorRegistry()
         self._metrics = Metrics(self._registry)
-        self._queries = Queries(self._keys.schema)
+        self._queries = Queries(self._keys.schema, self._keys.checkpoints)
         self._agents = Agents(settings.agents, settings.env)
 
     def drain(self) -> None:
@@ -123,7 +125,7 @@ class WorkerProcess:
                 application_name=name,
                 max_size=max(4, settings.concurrency),
                 transaction_timeout=settings.transaction_timeout,
-                options=f"-c search_path={keys.schema},public",
+                options=f"-c search_path={keys.search_path.replace(' ', '')}",
             )
         )
         effects = await stack.enter_async_context(
@@ -131,9 +133,11 @@ class WorkerProcess:
         )
         async with checkpoints.connection():  # opens the pool
             pass
-        ledger = Custody(database, self._queries, lease_seconds=settings.lease)
         client = settings.client
-        events = EventLog(redis, keys, max_events=client.event_max, ttl_seconds=client.event_ttl_seconds)
+        ledger = Custody(database, self._queries, lease_seconds=settings.lease, vault=client.vault)
+        events = EventLog(
+            redis, keys, max_events=client.event_max, ttl_seconds=client.event_ttl_seconds, vault=client.vault
+        )
         return Services(
             settings=settings,
             keys=keys,
@@ -147,12 +151,14 @@ class WorkerProcess:
             liveness=self._liveness(ledger),
             metrics=self._metrics,
             courier=self._courier(stack, database),
+            store=await open_store(checkpoints, keys, settings.memory, client.vault),
         )
 
     def _courier(self, stack: AsyncExitStack, database: Database) -> Courier:
         sender = Sender(self._settings.webhooks.allow, connections=SLOTS)
         stack.push_async_callback(sender.aclose)
-        return Courier(Outbox(database, self._queries), sender, self._settings.webhooks.secrets, self._metrics)
+        outbox = Outbox(database, self._queries, vault=self._settings.client.vault)
+        return Courier(outbox, sender, self._settings.webhooks.secrets, self._metrics)
 
     def _liveness(self, ledger: Custody) -> Liveness:
         settings = self._settings
@@ -207,6 +213,7 @@ class WorkerProcess:
             sweeping = tasks.create_task(self._sweep.run(), name="sweep")
             consuming = tasks.create_task(consumer.run(), name="consume")
             reporting = tasks.create_task(services.courier.run(), name="webhooks")
+            keeping = tasks.create_task(keeper_of(services).run(), name="store")
             if self._burst:
                 tasks.create_task(self._drain_when_idle(services), name="burst")
             log.info("worker.ready", agents=self._agents.names, slots=self._runs.slots)
@@ -214,6 +221,7 @@ class WorkerProcess:
             await self._drain(liveness, consuming)
             sweeping.cancel()
             reporting.cancel()
+            keeping.cancel()
 
     async def _drain(self, liveness: Liveness, consuming: asyncio.Task[None]) -> None:
         """A soft stop: the beat goes on until the last job is given back."""

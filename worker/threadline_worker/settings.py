@@ -10,6 +10,7 @@ import msgspec
 from threadline.environment import number
 from threadline.errors import ConfigurationError
 from threadline.settings import ClientSettings
+from threadline_worker.memory.settings import MemorySettings
 from threadline_worker.webhooks.settings import WebhookSettings
 
 __all__ = ["WorkerSettings"]
@@ -37,6 +38,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     log_format: str | None = None
     log_level: str = "info"
     webhooks: WebhookSettings = WebhookSettings()
+    memory: MemorySettings = MemorySettings()
     env: dict[str, str] = msgspec.field(default_factory=dict)
 
     @property
@@ -73,6 +75,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
             log_format=_choice(env, "THREADLINE_LOG_FORMAT", ("json", "console")),
             log_level=_choice(env, "THREADLINE_LOG_LEVEL", _LEVELS) or "info",
             webhooks=WebhookSettings.from_env(env),
+            memory=MemorySettings.from_env(env),
             env=dict(env),
         )
 

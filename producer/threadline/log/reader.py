@@ -9,6 +9,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from threadline.contract.events import Event
+from threadline.encryption.vault import PLAIN, Vault
 from threadline.errors import BackendUnavailable
 from threadline.log.feed import Feed, Heard, decoded
 from threadline.log.position import Position
@@ -35,11 +36,14 @@ class Reader:
     `begun` says that Redis was there once, `done` that the job's end was yielded.
     """
 
-    def __init__(self, redis: Redis, stream: str, position: Position, ending: Ending | None) -> None:
+    def __init__(
+        self, redis: Redis, stream: str, position: Position, ending: Ending | None, vault: Vault = PLAIN
+    ) -> None:
         self._redis = redis
         self._stream = stream
         self.position = position
         self._ending = ending
+        self._vault = vault
         self._ended_unannounced = False
         self.begun = False
         self.done = False
@@ -124,7 +128,7 @@ class Reader:
         return newest is not None and self._is_over(newest)
 
     def _is_over(self, newest: tuple[Any, ...]) -> bool:
-        event = _entry(*newest)
+        event = self._entry(*newest)
         return event is not None and event.terminal and self.position.seen(event)
 
     async def _newest(self) -> tuple[Any, ...] | None:
@@ -136,7 +140,7 @@ class Reader:
         start, count = f"({self.position.last}" if self.position.last else "-", _FIRST_PAGE
         while entries := await uncancelled(self._redis.xrange(self._stream, min=start, max="+", count=count)):
             for entry in entries:
-                if (event := _entry(*entry)) is not None:
+                if (event := self._entry(*entry)) is not None:
                     yield event
             start = f"({_text(entries[-1][0])}"
             size = sum(len(value) for _, fields in entries for value in fields.values())
@@ -163,11 +167,10 @@ class Reader:
         self.done = True
         yield end
 
-
-def _entry(entry_id: bytes | str, fields: dict[Any, Any]) -> Event | None:
-    """An entry of the stream; None if it is not the event of that position, so somebody else wrote it."""
-    event = decoded(fields.get(b"e") or fields.get("e") or b"")
-    return event if event is not None and event.id == _text(entry_id) else None
+    def _entry(self, entry_id: bytes | str, fields: dict[Any, Any]) -> Event | None:
+        """An entry of the stream; None if it is not the event of that position, so somebody else wrote it."""
+        event = decoded(fields.get(b"e") or fields.get("e") or b"", self._vault)
+        return event if event is not None and event.id == _text(entry_id) else None
 
 
 def _text(value: bytes | str) -> str:

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from threadline.contract.events import Event, EventId
 from threadline.contract.keys import Keys
+from threadline.encryption.vault import PLAIN, Vault
 from threadline.log.feed import Feed, Heard, OfJob
 from threadline.log.position import Position
 from threadline.log.reader import IDLE_SECONDS, Ending, Reader
@@ -54,11 +55,12 @@ class ThreadReader:
 
     done = False
 
-    def __init__(self, redis: Redis, keys: Keys, thread_id: str, agenda: Agenda) -> None:
+    def __init__(self, redis: Redis, keys: Keys, thread_id: str, agenda: Agenda, vault: Vault = PLAIN) -> None:
         self._redis = redis
         self._keys = keys
         self._thread_id = thread_id
         self._agenda = agenda
+        self._vault = vault
         self._turn: Turn | None = None
         self._reader: Reader | None = None
         self.begun = False
@@ -96,7 +98,8 @@ class ThreadReader:
             if self._turn is not None:
                 job_id, after = self._turn
                 position = Position(job_id, after, thread_id=self._thread_id)
-                self._reader = Reader(self._redis, self._keys.events(job_id), position, self._agenda.ending(job_id))
+                ending = self._agenda.ending(job_id)
+                self._reader = Reader(self._redis, self._keys.events(job_id), position, ending, self._vault)
                 self._reader.begun = True  # Redis was there: from now on its outages are waited out
         return (self._turn, self._reader) if self._turn is not None and self._reader is not None else None
 

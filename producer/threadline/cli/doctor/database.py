@@ -48,7 +48,7 @@ async def check_database(settings: ClientSettings) -> list[Check]:
     found: list[Check] = []
     try:
         async with connection, speaking(_LIMIT_SECONDS):
-            queries = Queries(settings.keys.schema)
+            queries = Queries(settings.keys.schema, settings.keys.checkpoints)
             found += await _server(connection, queries)
             found += await _schema(connection, queries, settings)
     except BackendUnavailable as error:
@@ -87,7 +87,8 @@ async def _schema(connection: AsyncConnection[DictRow], queries: Queries, settin
         seen = f"LangGraph's tables are missing: {', '.join(missing)}"
         found.append(Check("checkpoints", Level.FAIL, seen, "run `threadline migrate`", unavailable=True))
     else:
-        found.append(Check("checkpoints", Level.OK, "LangGraph's tables are there"))
+        where = f", checkpoints in schema {settings.keys.adopted}" if settings.keys.adopted else ""
+        found.append(Check("checkpoints", Level.OK, f"LangGraph's tables are there{where}"))
     cursor = await connection.execute(queries["doctor_workers"], {"lease_seconds": settings.lease_seconds})
     workers = await cursor.fetchall()
     ledger = await _row(connection, queries, "doctor_ledger")

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from threadline_worker.agents.errors import AgentConfigError
 
+#: What threadline_worker.memory reads.
+_MEMORY = ("THREADLINE_MEMORY_ROUTES", "THREADLINE_USER_HASH_KEYS", "THREADLINE_STORE_EMBEDDINGS")
+
 
 def default_cache_dir(env: Mapping[str, str]) -> Path:
     """Give the folder for search indexes: ``THREADLINE_CACHE_DIR``, else the user's cache folder."""
@@ -27,7 +30,8 @@ class ResearchSettings:
     ``corpus`` is the folder that ``search_corpus`` reads, None for no such tool. ``cache_dir`` keeps its index.
     ``tavily_api_key`` and ``searxng_url`` each make ``web_search`` exist (Tavily wins). ``fetch_url`` makes the tool of
     that name exist; None means: where ``web_search`` exists. ``offline_tokens_per_second`` slows the offline model
-    down so that a person can follow it; 0 is no delay.
+    down so that a person can follow it; 0 is no delay. ``memory`` holds what the environment says of it: routes, the
+    user hash keys, the embeddings.
     """
 
     model: str
@@ -37,6 +41,7 @@ class ResearchSettings:
     searxng_url: str | None = None
     fetch_url: bool | None = None
     offline_tokens_per_second: float = 0.0
+    memory: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def web(self) -> bool:
@@ -65,6 +70,7 @@ class ResearchSettings:
             searxng_url=_http_url(env, "THREADLINE_SEARXNG_URL"),
             fetch_url=_flag(env, "THREADLINE_FETCH_URL"),
             offline_tokens_per_second=_rate(env, "THREADLINE_OFFLINE_TOKENS_PER_SECOND"),
+            memory={name: env[name] for name in _MEMORY if name in env},
         )
 
 

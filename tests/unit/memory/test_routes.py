@@ -1,0 +1,54 @@
+"""THREADLINE_MEMORY_ROUTES: what it says, and that every mistake in it is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from threadline.errors import ConfigurationError
+from threadline_worker.memory.names import UserNames
+from threadline_worker.memory.routes import parse_routes, routes_from_env
+
+
+def test_the_default_is_the_users_memories() -> None:
+    (route,) = routes_from_env({})
+    assert (route.path, route.kind, route.writable) == ("/memories/", "user", True)
+
+
+def test_all_kinds(tmp_path: Path) -> None:
+    user, shared, disk = parse_routes(f"/memories/=user:rw, /a/b/=shared:r,/project/=disk:{tmp_path}:rw")
+    names = UserNames()
+    assert user.namespace(names, "u") == ("memories", names.name("u"))
+    assert shared.namespace(names, None) == ("a:b", "shared") == shared.namespace(names, "u")
+    assert (disk.root, disk.writable, shared.writable) == (tmp_path, True, False)
+    for route, who in ((user, None), (disk, "u")):
+        with pytest.raises(ValueError, match="no place"):
+            route.namespace(names, who)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/memories/",
+        "/memories/=user",
+        "/memories/=user:x",
+        "/memories/=user:/srv:rw",
+        "/memories/=disk:rw",
+        "/memories/=disk:relative:rw",
+        "/memories/=disk:/no/such/folder:rw",
+        "/memories=user:rw",
+        "memories/=user:rw",
+        "/=user:rw",
+        "/../=user:rw",
+        "/a/../b/=user:rw",
+        "/mem\u00f6ries/=user:rw",
+        "/large_tool_results/=user:rw",
+        "/langgraph/=shared:rw",
+        "/a/=user:rw,/a/=shared:r",
+        "/a/=user:rw,/a/b/=shared:r",
+    ],
+)
+def test_mistakes_are_told(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="THREADLINE_MEMORY_ROUTES"):
+        parse_routes(text)
