@@ -55,6 +55,7 @@ types: $(STAMP) ## mypy --strict
 
 docs: $(STAMP) ## renew the generated tables in README and docs/
 	@$(BIN)/python docs/generate.py
+	@$(BIN)/python docs/schema.py
 
 recording: $(STAMP) ## renew the README's picture from a real run
 	@$(BIN)/python docs/record.py

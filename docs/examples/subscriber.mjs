@@ -18,11 +18,13 @@ function follows(event) { // "Positions", rules 1 to 3
   if (event.type === "resumed" && step !== null && event.step > step) return false;
   return n === 1n ? epoch === 0n || event.prev === last : last === `${epoch}-${n - 1n}`;
 }
+const begins = { tasks: (data) => data && "input" in data, debug: (data) => data?.type === "task" };
+const endsStep = ({ type, data }) => !["messages", "custom", "tools"].includes(type) && !begins[type]?.(data);
 function show(event) {
   if (!follows(event)) print({ v: 1, job_id: job, type: "gap", data: { after: last, next: event.id } });
   print(event);
   last = event.id;
-  if (event.ns.length === 0) step = event.step ?? step;
+  if (event.ns.length === 0 && endsStep(event)) step = event.step ?? step;
 }
 function parse(text) { // an event with a position, or null: whoever reaches Redis may write anything
   try { const event = JSON.parse(text); return /^\d+-\d+$/.test(event.id) ? event : null; } catch { return null; }

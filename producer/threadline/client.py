@@ -285,8 +285,9 @@ class Client:
 
         The events come job by job, in the order in which the jobs began to run, each job's events in their order. A
         job that waits its turn is told, from its `queued` on, once it starts; one that ends without having run, once
-        it has ended. So one position is enough to go on from: `after="JOB/ID"` are the job id and the event id of any
-        event that was yielded; what stands before it is not told again.
+        it has ended; one that is retried, from there on, once it starts again. So one position is enough to go on
+        from: `after="JOB/ID"` are the job id and the event id of any event that was yielded; what stands before it is
+        not told again.
 
         As with `Job.events`, each event comes once, or a `gap` (with the job's id) says where not. A thread that does
         not exist yet is waited for. Close the generator (`aclose()`, `contextlib.aclosing`) to stop: nothing is left.

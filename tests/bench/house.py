@@ -1,16 +1,14 @@
-"""What the benchmarks of pick-up share: servers of their own, real workers with default settings, figures as JSON."""
+"""What the benchmarks share: servers of their own, and real workers with default settings."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from support.servers import test_servers
 from support.workers import WorkerHandle, Workers
@@ -19,7 +17,7 @@ from threadline.ledger.database import Database
 from threadline_worker.backends import migrate_all
 from threadline_worker.embedded import ServerUrls
 
-__all__ = ["House", "house", "say", "seconds"]
+__all__ = ["House", "house"]
 
 _TESTS = Path(__file__).parent.parent
 
@@ -59,14 +57,3 @@ def house(**env: str) -> Iterator[House]:
 async def _migrate(urls: ServerUrls) -> None:
     async with Database(urls.database_url, application_name="bench") as database:
         await migrate_all(database, Keys())
-
-
-def seconds(values: Sequence[float]) -> dict[str, float | int]:
-    """n, p50, p95 and the most, in seconds."""
-    cuts = statistics.quantiles(values, n=100, method="inclusive") if len(values) > 1 else [*values] * 99
-    return {"n": len(values), "p50": round(cuts[49], 3), "p95": round(cuts[94], 3), "max": round(max(values), 3)}
-
-
-def say(bench: str, **figures: Any) -> None:
-    """One line for who collects them."""
-    print(json.dumps({"bench": bench, **figures}), flush=True)  # noqa: T201 - its output

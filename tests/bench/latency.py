@@ -1,65 +1,91 @@
 """From the moment at which a graph makes an event to its receipt by `Job.events()`, with 1 and with 50 jobs streaming.
 
-`PYTHONPATH=tests python -m bench.latency [PAUSE]`. One JSON line: milliseconds of `custom` events (ten a step, PAUSE
-seconds apart, 0.1 by default) and of `updates` (one a step), through one worker, all followers in one process.
+`PYTHONPATH=tests python -m bench.latency [--seconds 35]`. One JSON line each: milliseconds of `custom` events (ten a
+step) and of `updates` (one a step), through one worker, all followers in one process. One job makes about ten steps a
+second, each of the fifty one step a second and for half of the time. Counted is what is made while all jobs run: from
+one second after the last of them was heard of first, to the first one's end; claims and ends are in no figure.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import statistics
-import sys
 import time
-from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Final
 
-from bench.house import House, house, say
+from bench.figures import milliseconds, say
+from bench.house import House, house
 from threadline import Client, Job
 
 _MANY: Final = 50
-_STEPS: Final = 10
+#: Seconds between two events of a job: what one job does in a hurry fifty do at leisure.
+_PAUSE: Final = {1: 0.01, _MANY: 0.1}
+#: Of the time wanted: fifty have enough steps in less.
+_SHARE: Final = {1: 1.0, _MANY: 0.5}
+_SETTLED_SECONDS: Final = 1.0
 
 
-async def _follow(job: Job, delays: dict[str, list[float]]) -> None:
+@dataclass
+class _Heard:
+    """What the followers of so many jobs have heard: (made, delay) by the type of event."""
+
+    jobs: int
+    began: int = 0
+    all_run: float = float("inf")
+    first_end: float = float("inf")
+    delays: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: {"custom": [], "updates": []})
+
+    def counted(self, kind: str) -> list[float]:
+        """Seconds of each event that was made while all jobs ran."""
+        return [delay for made, delay in self.delays[kind] if self.all_run <= made < self.first_end]
+
+
+async def _follow(job: Job, heard: _Heard) -> None:
+    first = True
     async for event in job.events():
         received = time.monotonic()
-        if event.type == "custom":
-            delays["custom"].append(received - event.data["made"])
-        elif event.type == "updates":
-            delays["updates"].append(received - event.data["step"]["made"])
-        elif event.terminal and event.type != "succeeded":
-            raise RuntimeError(event.data)
+        if event.terminal:
+            heard.first_end = min(heard.first_end, received)
+            if event.type != "succeeded":
+                raise RuntimeError(event.data)
+        elif event.type in heard.delays:
+            made = (event.data if event.type == "custom" else event.data["step"])["made"]
+            heard.delays[event.type].append((made, received - made))
+            if first:
+                first = False
+                heard.began += 1
+                if heard.began == heard.jobs:
+                    heard.all_run = received + _SETTLED_SECONDS
 
 
-async def _measure(bench: House, jobs: int, pause: float) -> dict[str, dict[str, float | int]]:
-    delays: dict[str, list[float]] = defaultdict(list)
-    started = {"steps": _STEPS, "pause": pause, "count": 0, "made": 0.0}
+async def _measure(bench: House, jobs: int, seconds: float) -> _Heard:
+    heard, pause = _Heard(jobs), _PAUSE[jobs]
+    given = {"steps": max(int(seconds * _SHARE[jobs] / (10 * pause)), 1), "pause": pause, "count": 0, "made": 0.0}
     async with (
         Client(redis_url=bench.urls.redis_url, database_url=bench.urls.database_url) as client,
         asyncio.TaskGroup() as followers,
     ):
         for _ in range(jobs):
-            job = await client.enqueue("metronome", started, stream_modes=["custom", "updates"])
-            followers.create_task(_follow(job, delays))
-    return {name: _milliseconds(values) for name, values in sorted(delays.items())}
+            job = await client.enqueue("metronome", given, stream_modes=["custom", "updates"])
+            followers.create_task(_follow(job, heard))
+    return heard
 
 
-def _milliseconds(values: Sequence[float]) -> dict[str, float | int]:
-    cuts = statistics.quantiles(values, n=100, method="inclusive")
-    most = round(max(values) * 1000, 1)
-    return {"n": len(values), "p50": round(cuts[49] * 1000, 1), "p99": round(cuts[98] * 1000, 1), "max": most}
-
-
-def main(pause: float) -> None:
+def main() -> None:
     """One worker that takes all jobs at once."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=35.0)
+    seconds = parser.parse_args().seconds
     agents, slots = "metronome=bench.metronome:metronome", str(_MANY)
     with house(THREADLINE_AGENTS=agents, THREADLINE_CONCURRENCY=slots) as bench:
         bench.start()
-        asyncio.run(_measure(bench, 1, 0.01))  # warm
-        figures: dict[str, Any] = {f"jobs_{n}": asyncio.run(_measure(bench, n, pause)) for n in (1, _MANY)}
-        say("latency", unit="ms", pause_seconds=pause, **figures)
+        asyncio.run(_measure(bench, 1, 1.0))  # warm
+        for jobs in (1, _MANY):
+            heard = asyncio.run(_measure(bench, jobs, seconds))
+            figures = {kind: milliseconds(heard.counted(kind)) for kind in heard.delays}
+            say("latency", what="made to received, ms", jobs=jobs, seconds_between_events=_PAUSE[jobs], **figures)
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 0.1)
+    main()

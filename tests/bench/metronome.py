@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from typing import Any, TypedDict
 
@@ -13,7 +14,10 @@ __all__ = ["metronome"]
 
 
 class Beats(TypedDict):
-    """`steps` super-steps of ten `custom` events each, `pause` seconds apart; `made` is when a step returned."""
+    """`steps` super-steps of ten `custom` events each, about `pause` seconds apart; `made` is when a step returned.
+
+    Pauses are between half and one and a half of it: jobs that began together do not stay in step.
+    """
 
     steps: int
     pause: float
@@ -24,7 +28,7 @@ class Beats(TypedDict):
 async def _step(state: Beats) -> dict[str, Any]:
     write = get_stream_writer()
     for _ in range(10):
-        await asyncio.sleep(state["pause"])
+        await asyncio.sleep(state["pause"] * random.uniform(0.5, 1.5))
         write({"made": time.monotonic()})
     return {"count": state["count"] + 1, "made": time.monotonic()}
 

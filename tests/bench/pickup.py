@@ -11,7 +11,8 @@ import argparse
 import asyncio
 import time
 
-from bench.house import House, house, say, seconds
+from bench.figures import say, seconds
+from bench.house import House, house
 from support.workers import WorkerHandle
 from threadline import Client
 from threadline.job import Job

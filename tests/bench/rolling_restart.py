@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from bench.house import House, house, say, seconds
+from bench.figures import say, seconds
+from bench.house import House, house
 from threadline import Client
 from threadline.contract.events import Event
 

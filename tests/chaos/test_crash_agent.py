@@ -19,7 +19,7 @@ from support.desk import LedgerView
 QUICK = {"THREADLINE_HEARTBEAT_SECONDS": "0.1", "THREADLINE_LEASE_SECONDS": "5", "THREADLINE_DRAIN_SECONDS": "5"}
 INPUT = {"messages": [{"role": "user", "content": "tell me of alpha and beta"}]}
 APPROVED = {"decisions": [{"type": "approve"}]}
-POINTS = os.environ.get("CRASH_POINTS", "12")
+POINTS = os.environ.get("CRASH_POINTS", "10")
 SEED = os.environ.get("CRASH_SEED", "1")
 
 

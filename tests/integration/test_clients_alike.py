@@ -25,7 +25,6 @@ from threadline import (
 from threadline_worker.embedded import ServerUrls
 
 ASKED = [{"id": "i1", "value": "ok?"}]
-TWO = [{"id": "i1", "value": "a?"}, {"id": "i2", "value": "b?"}]
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +204,17 @@ async def test_jobs_are_listed_newest_first_and_filtered(stage: Scene) -> None:
             await listed(**filters)
 
 
+async def read(stage: Scene, count: int, after: str | None = None) -> list[tuple[str, str]]:
+    """The first events of the thread `t`."""
+    found: list[tuple[str, str]] = []
+    async with asyncio.timeout(20), aclosing(stage.client.thread_events("t", after=after)) as events:
+        async for event in events:
+            found.append((event.job_id, str(event.type)))
+            if len(found) == count:
+                break
+    return found
+
+
 async def test_a_thread_is_told_job_by_job(stage: Scene) -> None:
     first = await stage.client.enqueue("steps", "a", thread_id="t")
     second = await stage.client.enqueue("steps", "b", thread_id="t")
@@ -215,22 +225,37 @@ async def test_a_thread_is_told_job_by_job(stage: Scene) -> None:
         *((second.job_id, kind) for kind in ("queued", "started", "succeeded")),
     ]
 
-    async def read(count: int, after: str | None = None) -> list[tuple[str, str]]:
-        found: list[tuple[str, str]] = []
-        async with asyncio.timeout(20), aclosing(stage.client.thread_events("t", after=after)) as events:
-            async for event in events:
-                found.append((event.job_id, str(event.type)))
-                if len(found) == count:
-                    break
-        return found
-
-    assert await read(6) == whole
-    assert await read(4, after=f"{first.job_id}/1-1") == whole[2:]
-    assert await read(1, after=f"{second.job_id}/1-1") == whole[5:]
+    assert await read(stage, 6) == whole
+    assert await read(stage, 4, after=f"{first.job_id}/1-1") == whole[2:]
+    assert await read(stage, 1, after=f"{second.job_id}/1-1") == whole[5:]
     with pytest.raises(InvalidJob, match="JOB/ID"):
-        await read(1, after="1-1")
+        await read(stage, 1, after="1-1")
     with pytest.raises(JobNotFound):
-        await read(1, after="nobody/1-1")
+        await read(stage, 1, after="nobody/1-1")
+
+
+async def test_a_job_that_goes_on_after_its_end_is_told_behind_what_was_told_meanwhile(stage: Scene) -> None:
+    failing = await stage.client.enqueue("steps", "a", thread_id="t")
+    waiting = await stage.client.enqueue("steps", "b", thread_id="t")
+    await stage.start(failing)
+    await waiting.cancel()
+    await stage.finish(failing, raises=JobFailed("error", "no"))
+    await stage.client.retry(failing.job_id)
+    await stage.start(failing)
+    await stage.finish(failing, raises=JobInterrupted([{"id": "q", "value": 1}]))
+    replaced = await stage.client.enqueue("steps", "c", thread_id="t")
+    await replaced.cancel()
+    await failing.cancel()
+    whole = [
+        *((failing.job_id, kind) for kind in ("queued", "started", "failed")),
+        *((waiting.job_id, kind) for kind in ("queued", "cancelled")),
+        *((failing.job_id, kind) for kind in ("retried", "resumed", "interrupted")),
+        *((replaced.job_id, kind) for kind in ("queued", "cancelled")),
+        (failing.job_id, "cancelled"),
+    ]
+    assert await read(stage, 11) == whole
+    for n, after in ((3, f"{failing.job_id}/2-1"), (5, f"{waiting.job_id}/1-1"), (8, f"{failing.job_id}/5-1")):
+        assert await read(stage, 11 - n, after=after) == whole[n:]
 
 
 async def test_a_webhook_shows_in_the_status(stage: Scene) -> None:

@@ -249,6 +249,17 @@ async def test_an_answer_that_is_taken_back_leaves_the_question_open(stage: Scen
         await stage.client.retry(answer.job_id)
 
 
+async def test_an_answer_to_a_question_that_is_withdrawn_is_not_given_again(stage: Scene) -> None:
+    asking = await stage.client.enqueue("steps", "a", thread_id="t")
+    await run(stage, asking, raises=JobInterrupted(ASKED))
+    answer = await stage.client.resume("t", "yes")
+    await answer.cancel()
+    await asking.cancel()
+    with pytest.raises(ThreadMovedOn):
+        await stage.client.retry(answer.job_id)
+    assert await state(answer) == "cancelled"
+
+
 async def test_a_wait_says_when_it_ends(stage: Scene) -> None:
     job = await stage.client.enqueue("steps", "a", wait_expires=3600)
     await run(stage, job, raises=JobInterrupted(ASKED))

@@ -175,6 +175,15 @@ async def test_P2_a_jump_in_steps_is_a_gap(log: Log) -> None:
     assert await log.follow().end() == ["0-1", "1-1", "1-2", ("gap", "1-2", "3-1"), "3-1", "4-1"]
 
 
+async def test_P2_tokens_of_a_step_do_not_prove_that_its_end_was_shown(log: Log) -> None:
+    await log.add(("1-1", "started"))
+    await log.add("1-2", step=1)
+    await log.add(("1-3", "messages"), step=2)
+    await log.add(("3-1", "resumed"), step=2)  # step 2 was committed, and its updates never arrived
+    await log.add(("4-1", "succeeded"))
+    assert await log.follow().end() == ["0-1", "1-1", "1-2", "1-3", ("gap", "1-3", "3-1"), "3-1", "4-1"]
+
+
 @pytest.mark.parametrize("step", [0, 1])
 async def test_a_step_that_runs_again_is_none(log: Log, step: int) -> None:
     await log.add(("1-1", "started"))

@@ -160,6 +160,18 @@ async def test_an_end_that_nobody_announced_does_not_hold_up_the_thread(stage: S
     assert told(reader)[8:] == stage.expected()[-4:]
 
 
+@pytest.mark.usefixtures("impatient")
+async def test_P4_an_end_told_by_the_ledger_hides_no_transition_that_was_lost(stage: Stage) -> None:
+    reader = stage.follow()
+    job = await stage.start(await stage.enqueue())
+    await reader.got(2)
+    claim, _ = stage._claims.pop(job)
+    await stage.bench.ledger.release(claim, "drain", log_top="1-1")  # nobody hears of 2-1
+    await stage.bench.ledger.cancel(job)
+    await reader.got(4)
+    assert told(reader) == [f"{job}/{what}" for what in ("0-1", "1-1", "gap", "3-1")]
+
+
 async def test_a_thread_that_does_not_exist_yet_is_waited_for(stage: Stage) -> None:
     reader = stage.follow(user_id="default")
     await stage.heard()
@@ -338,10 +350,8 @@ async def test_from_redis_alone_a_job_whose_end_was_lost_does_not_hold_up_the_th
 
 # Whatever happens
 
-actions = st.lists(
-    st.sampled_from(["enqueue", "start", "step", "step", "end", "fail", "cancel", "retry", "cut", "join", "release"]),
-    max_size=30,
-)
+_ACTIONS = "enqueue start step step end fail ask cancel give_up retry undo release cut join"
+actions = st.lists(st.sampled_from(_ACTIONS.split()), max_size=30)
 
 
 class Story:
@@ -351,38 +361,54 @@ class Story:
         self.stage = stage
         self.readers: list[tuple[Reader, int]] = [(stage.follow(), 0)]
         self._random = random.Random(seed)
+        self._order: list[str] = []
         self._queued: list[str] = []
+        self._cancelled: list[str] = []
         self._running: str | None = None
         self._failed: str | None = None
+        self._asking: str | None = None
+        self._latest = -1
 
     async def play(self, names: list[str]) -> None:
         for name in names:
             await getattr(self, name)()
         await self.end()
+        await self.give_up()
         while self._queued:
             await self.start()
             await self.end()
 
     async def enqueue(self) -> None:
-        self._queued.append(await self.stage.enqueue())
+        self._order.append(await self.stage.enqueue())
+        self._queued.append(self._order[-1])
 
     async def start(self) -> None:
-        if not self._running and self._queued:
+        if not self._running and not self._asking and self._queued:
             self._running, self._failed = await self.stage.start(self._queued.pop(0)), None
+            self._latest = max(self._latest, self._order.index(self._running))
 
     async def step(self) -> None:
         if self._running:
             await self.stage.step(self._running, self._random.randint(1, 4))
 
-    async def end(self) -> None:
+    async def end(self, state: State = State.SUCCEEDED) -> None:
         if self._running:
-            await self.stage.end(self._running)
-            self._running = None
+            await self.stage.end(self._running, state)
+            self._running, ended = None, self._running
+            self._failed = ended if state is State.FAILED else None
+            self._asking = ended if state is State.INTERRUPTED else None
 
     async def fail(self) -> None:
-        if self._running:
-            await self.stage.end(self._running, State.FAILED)
-            self._failed, self._running = self._running, None
+        await self.end(State.FAILED)
+
+    async def ask(self) -> None:
+        await self.end(State.INTERRUPTED)
+
+    async def give_up(self) -> None:
+        """Nobody answers."""
+        if self._asking:
+            await self.stage.cancel(self._asking)
+            self._asking = None
 
     async def release(self) -> None:
         if self._running:
@@ -392,13 +418,23 @@ class Story:
 
     async def cancel(self) -> None:
         if self._queued:
-            await self.stage.cancel(self._queued.pop(self._random.randrange(len(self._queued))))
+            self._cancelled.append(self._queued.pop(self._random.randrange(len(self._queued))))
+            await self.stage.cancel(self._cancelled[-1])
 
     async def retry(self) -> None:
         if self._failed and not self._running:
             await self.stage.retry(self._failed)
-            self._running = await self.stage.start(self._failed)
+            self._queued.insert(0, self._failed)
             self._failed = None
+
+    async def undo(self) -> None:
+        """What was cancelled before it ran is to run all the same, in its old place."""
+        possible = [job for job in self._cancelled if self._order.index(job) > self._latest]
+        if possible:
+            job = self._random.choice(possible)
+            self._cancelled.remove(job)
+            await self.stage.retry(job)
+            self._queued = sorted([*self._queued, job], key=self._order.index)
 
     async def cut(self) -> None:
         await self.stage.cut()

@@ -344,3 +344,31 @@ async def test_in_memory_a_tools_test_sees_the_same() -> None:
         with pytest.raises(EffectInDoubt):
             once_sync("half", deed.at_once, in_doubt="raise")
         assert once_sync("half", deed.at_once, in_doubt="run") == [1, 2]
+
+
+async def test_F2_what_a_tool_has_set_for_its_connection_is_not_there_for_the_next_one(desk: Desk, shared) -> None:
+    """The next transaction there is another job's: it must not act as somebody else, or without the limit."""
+    claim = await desk.claim("t")
+
+    async def settle(connection) -> str:
+        await connection.execute("CREATE TEMP TABLE mine (n int)")
+        await connection.execute("SELECT set_config('app.user', 'alice', false), pg_advisory_lock(7)")
+        await connection.execute("SET transaction_timeout = 0")
+        return "set"
+
+    async def look(connection) -> list:
+        cursor = await connection.execute(
+            "SELECT coalesce(current_setting('app.user', true), '') AS who,"
+            " current_setting('transaction_timeout') AS most, to_regclass('mine')::text AS mine,"
+            " (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()) AS locks,"
+            " pg_backend_pid() AS pid"
+        )
+        row = await cursor.fetchone()
+        return [row[name] for name in ("who", "most", "mine", "locks", "pid")]
+
+    async with Database(shared, application_name="tools", max_size=1, transaction_timeout=1.0, lent=True) as one:
+        with running(desk, claim, one):
+            before = await once_in_transaction("before", look)
+            assert await once_in_transaction("a", settle) == "set"
+            found = await once_in_transaction("b", look)
+    assert found == before == ["", "1s", None, 0, before[-1]]  # the same backend

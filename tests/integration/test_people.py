@@ -8,11 +8,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from support.desk import LedgerView
 from support.workers import Workers
-from threadline import Client, InvalidJob, JobCancelled, JobInterrupted, NotWaiting, ThreadOwnedByAnother
+from threadline import (
+    Client,
+    InvalidJob,
+    JobCancelled,
+    JobInterrupted,
+    NotWaiting,
+    ThreadMovedOn,
+    ThreadOwnedByAnother,
+)
 
 AGENTS = ",".join(f"{name}=support.people_graphs:{name}" for name in ("both", "nested", "paused"))
 QUICK = {"THREADLINE_HEARTBEAT_SECONDS": "0.2", "THREADLINE_LEASE_SECONDS": "5"}
@@ -138,6 +147,26 @@ async def test_an_answer_that_is_taken_back_leaves_the_question_open(client: Cli
     again = await client.retry(taken_back.job_id)
     assert again.job_id == taken_back.job_id
     assert await client.inbox() == []
+
+
+async def test_L7_an_answer_is_not_given_again_while_its_question_is_being_withdrawn(
+    client: Client, database_url, asking
+) -> None:
+    with Workers(asking) as workers:
+        worker = workers.start()
+        await asked(client, "nested")
+        assert worker.terminate() == 0
+    question = (await client.inbox())[0]
+    answer = await client.resume("t", "no")
+    await answer.cancel()
+    async with await psycopg.AsyncConnection.connect(database_url) as withdrawing:
+        await withdrawing.execute("SELECT threadline.cancel_job(%s, false)", (question.job_id,))
+        retrying = asyncio.create_task(client.retry(answer.job_id))
+        await asyncio.wait({retrying}, timeout=0.5)
+        assert not retrying.done()
+        await withdrawing.commit()
+    with pytest.raises(ThreadMovedOn):
+        await retrying
 
 
 async def test_the_command_line_lists_and_answers(client: Client, asking, worker) -> None:

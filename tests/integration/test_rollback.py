@@ -11,6 +11,7 @@ from psycopg.rows import dict_row
 
 from threadline import Client, JobCancelled
 from threadline.contract.keys import Keys
+from threadline.contract.states import State
 from threadline.ledger.custody import Claim, Custody
 from threadline.ledger.database import Database
 from threadline.ledger.sql import Queries
@@ -178,3 +179,38 @@ async def test_O4_the_base_is_taken_once_and_a_pick_up_keeps_it(
     await ledger.finish(again, "cancelled", code="requested")  # type: ignore[arg-type]
     await ledger.restore()
     assert _dump(database_url, "t", ("checkpoints",))["checkpoints"] == before["checkpoints"]
+
+
+async def test_O4_a_question_that_is_open_again_can_be_rolled_back_in_its_turn(
+    client: Client, ledger: Custody, database_url: str
+) -> None:
+    """Two answers deep: each rollback leaves the job before it waiting, with its own way back."""
+    _write(database_url, "1a", "old")
+    before = _dump(database_url, "t")
+    asking = await _claimed(client, ledger)
+    _write(database_url, "1b", "question")
+    asked = _dump(database_url, "t")
+    await ledger.finish(asking, State.INTERRUPTED, interrupts=[{"id": "q", "value": 1}])
+    first = await _answered(client, ledger)
+    _write(database_url, "1b", "approval")
+    _write(database_url, "1c", "another question")
+    await ledger.finish(first, State.INTERRUPTED, interrupts=[{"id": "r", "value": 1}])
+    second = await _answered(client, ledger)
+    _write(database_url, "1d")
+    await ledger.cancel(second.job_id, rollback=True)
+    await ledger.finish(second, State.CANCELLED, code="requested")
+    await ledger.restore("t")
+    for waiting, then in ((first, asked), (asking, before)):
+        assert [one.job_id for one in await client.inbox()] == [waiting.job_id]
+        await ledger.cancel(waiting.job_id, rollback=True)
+        await ledger.restore("t")
+        now = _dump(database_url, "t", ("checkpoints", "checkpoint_writes"))
+        assert now == {table: then[table] for table in now}
+    assert await client.inbox() == []
+
+
+async def _answered(client: Client, ledger: Custody) -> Claim:
+    job = await client.resume("t", "yes")
+    claim = await ledger.claim(job.job_id, "w")
+    assert isinstance(claim, Claim)
+    return claim

@@ -44,7 +44,6 @@ class Runs:
     plain: list[Event]
     asked: list[Event]
     killed: list[Event]
-    sparse: list[Event]
     urls: dict[str, str]
     metrics: str
 
@@ -77,22 +76,17 @@ async def runs(env) -> AsyncIterator[Runs]:
             metrics = first.metrics()
             asked = await client.enqueue("ask", {"done": [], "until": 1}, thread_id="asked", stream_modes=modes)
             asked_events = [event async for event in asked.events()]
-            shut = [gates / f"{thread}.ping3" for thread in ("killed", "sparse")]
-            for gate in shut:
-                gate.touch()
-            sparse = await client.enqueue("deep", ASKED, thread_id="sparse", stream_modes=["custom"])
+            gate = gates / "killed.ping3"
+            gate.touch()
             killed = await client.enqueue("deep", ASKED, thread_id="killed", stream_modes=modes)
-            for gate in shut:
-                await until((gates / f"{gate.name}.begun").exists, "the helper's tool is at work")
+            await until((gates / f"{gate.name}.begun").exists, "the helper's tool is at work")
             await until(lambda: _parallel_tools_are_told(env, killed.job_id), "the boss' own tools are done and told")
             second = workers.start(**QUICK)
             first.kill()
             second.logged("worker.dead")
-            for gate in shut:
-                gate.unlink()
-            sparse_events = [event async for event in sparse.events()]
+            gate.unlink()
             killed_events = [event async for event in killed.events()]
-            yield Runs(plain_events, asked_events, killed_events, sparse_events, env, metrics)
+            yield Runs(plain_events, asked_events, killed_events, env, metrics)
 
 
 def _parallel_tools_are_told(env: dict[str, str], job_id: str) -> bool:
@@ -255,14 +249,6 @@ async def test_what_was_shown_before_the_crash_comes_again_as_a_rerun_of_the_sam
     assert [event.rerun for event in of(after, "updates", agent="helper")] == [False, False]
     # What comes behind the step that ran again is new.
     assert not any(event.rerun for event in after if event.step is not None and event.step > 3)
-
-
-async def test_where_not_every_step_shows_a_pick_up_is_no_gap(runs: Runs) -> None:
-    """Two steps were committed that had nothing to show."""
-    kinds = [event.type for event in runs.sparse]
-    assert "gap" not in kinds
-    assert kinds.count("resumed") == 1
-    assert [(event.agent, event.rerun) for event in of(runs.sparse, "custom")][-1] == ("helper", True)
 
 
 async def test_everything_else_is_shown_once(runs: Runs) -> None:

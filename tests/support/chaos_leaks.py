@@ -22,7 +22,7 @@ from support.chaos_processes import Fleet, Slot
 from threadline.contract.keys import Keys
 from threadline_worker.embedded import ServerUrls
 
-__all__ = ["CONCURRENCY", "Idle", "Remains", "idle", "leaks", "queue_is_empty", "remains"]
+__all__ = ["CONCURRENCY", "Idle", "Remains", "all_is_announced", "idle", "leaks", "queue_is_empty", "remains"]
 
 #: Of each worker of a chaos run.
 CONCURRENCY: Final = 4
@@ -151,6 +151,15 @@ async def queue_is_empty(url: str) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_EMPTY_SECONDS):
             while (await asyncio.to_thread(_in_redis, url))[0]:
+                await asyncio.sleep(0.2)
+
+
+async def all_is_announced(database_url: str) -> None:
+    """What a client has ended and announced itself, a worker's sweep notes a little later."""
+    query = "SELECT count(*) FROM threadline.jobs WHERE announced < epoch AND epoch > 0"
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_EMPTY_SECONDS):
+            while (await asyncio.to_thread(rows, database_url, query))[0]["count"]:
                 await asyncio.sleep(0.2)
 
 

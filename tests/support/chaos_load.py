@@ -81,6 +81,9 @@ class Load:
         self._threads = [f"t{number}" for number in range(6)]
         self._numbers = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Cancels and answers that are still to be given: what they set going belongs to the run.
+        self._errands: set[asyncio.Task[None]] = set()
+        self._enough = asyncio.Event()
         self.accepted: dict[str, Accepted] = {}
         self.rejected = 0
         #: tag → rounds of enqueues that failed; Redis may have heard them all the same.
@@ -90,9 +93,9 @@ class Load:
         return self
 
     async def __aexit__(self, *_error: object) -> None:
-        for task in self._tasks:
+        for task in (tasks := [*self._tasks, *self._errands]):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._client.aclose()
         await self._carrier.aclose()
 
@@ -102,9 +105,14 @@ class Load:
         return [accepted for accepted in self.accepted.values() if not accepted.told_all]
 
     async def run(self) -> None:
-        """Several conversations, several jobs each; now and then a cancel, and a producer without Postgres."""
-        while True:
-            await asyncio.sleep(self._rng.uniform(0.05, 0.5))
+        """Several conversations, several jobs each; now and then a cancel, and a producer without Postgres.
+
+        It ends after `stop()`, with its last job accepted or refused: cut off, nobody would know whether that exists.
+        """
+        while not self._enough.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._rng.uniform(0.05, 0.5)):
+                    await self._enough.wait()
             if len(self.open) >= self._most_open:
                 continue
             thread = self._rng.choice([*self._threads, f"once-{self._numbers}"])
@@ -114,9 +122,15 @@ class Load:
             rounds = self._rng.randint(1, 3)
             made = await self.enqueue(thread, rounds=rounds, on_busy=on_busy, carried=carried, asks=asks)
             if made is not None and self._rng.random() < 0.12:
-                self._own(self._cancel_later(made, self._rng.uniform(0, 2), rollback=self._rng.random() < 0.4))
+                self._own(
+                    self._cancel_later(made, self._rng.uniform(0, 2), rollback=self._rng.random() < 0.4), self._errands
+                )
             if made is not None and made.asks and thread in self._threads:
-                self._own(self._free(made))
+                self._own(self._free(made), self._errands)
+
+    def stop(self) -> None:
+        """No more jobs from now on."""
+        self._enough.set()
 
     async def enqueue(
         self,
@@ -200,11 +214,20 @@ class Load:
         What was enqueued through Redis alone and was in no ledger when Redis was emptied is waited for a little only.
         """
         deadline, patience = time.monotonic() + seconds, time.monotonic() + _ADOPTED_SECONDS
-        while (left := self.open + await self._told_of_a_question_only()) and time.monotonic() < deadline:
-            if all(one.carried and not one.events for one in left) and time.monotonic() > patience:
+        while (left := await self._left()) or self._errands:
+            if time.monotonic() > deadline:
+                break
+            if (
+                not self._errands
+                and all(one.carried and not one.events for one in left)
+                and time.monotonic() > patience
+            ):
                 break
             await asyncio.sleep(0.05)
         return left
+
+    async def _left(self) -> list[Accepted]:
+        return self.open + await self._told_of_a_question_only()
 
     async def _told_of_a_question_only(self) -> list[Accepted]:
         """Jobs that waited for a person as far as their subscriber knows, and do so no more."""
@@ -282,10 +305,11 @@ class Load:
             except BackendUnavailable:
                 await asyncio.sleep(0.2)
 
-    def _own(self, coroutine: Any) -> None:
+    def _own(self, coroutine: Any, tasks: set[asyncio.Task[None]] | None = None) -> None:
+        owner = self._tasks if tasks is None else tasks
         task = asyncio.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        owner.add(task)
+        task.add_done_callback(owner.discard)
 
 
 def _given(tag: str, rounds: int, poison: str = "", *, asks: bool = False) -> dict[str, Any]:

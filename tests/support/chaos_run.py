@@ -33,7 +33,7 @@ from psycopg.rows import dict_row
 from support.chaos_faults import Faults
 from support.chaos_graph import chaos
 from support.chaos_invariants import Judged, Outage, judge
-from support.chaos_leaks import CONCURRENCY, idle, leaks, queue_is_empty, remains, rows
+from support.chaos_leaks import CONCURRENCY, all_is_announced, idle, leaks, queue_is_empty, remains, rows
 from support.chaos_load import Load
 from support.chaos_orders import Orders
 from support.chaos_processes import Fleet
@@ -214,10 +214,11 @@ async def _disturb(made: Arena, schedule: Sequence[Fault], seconds: float, say: 
             say(f"{time.monotonic() - began:7.1f} s  {fault.kind} w{fault.worker}: {_progress(made)}")
             under_way.create_task(made.faults.inject(fault))
         await asyncio.sleep(max(0.0, seconds - (time.monotonic() - began)))
-        for task in (producing, watching):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        made.load.stop()
+        await producing
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
 
 
 def _progress(made: Arena) -> str:
@@ -236,6 +237,7 @@ async def _leaks(made: Arena, lease: float) -> list[str]:
     """(8), first while the workers live and have nothing to do, then when they are gone."""
     await asyncio.sleep(lease / 2)
     await queue_is_empty(made.control.urls.redis_url)
+    await all_is_announced(made.control.urls.database_url)
     workers = await idle(made.fleet, made.control.urls.database_url, made.rss)
     return leaks(workers, await remains(made.fleet, made.control.urls))
 

@@ -28,7 +28,7 @@ def told(reader: Reader) -> list[str]:
 
 
 class Stage:
-    """`expected()` is all that was written, job by job in the order in which they began or ended without."""
+    """`expected()` is all that was written, in the order in which jobs began, ended without, or went on."""
 
     def __init__(self, bench: Bench, redis: Redis, url: str) -> None:
         self.bench = bench
@@ -36,21 +36,23 @@ class Stage:
         self.thread_id = new_id()
         self._url = url
         self._log = EventLog(redis, KEYS, max_events=100_000, ttl_seconds=60)
-        self._written: dict[str, list[str]] = {}
-        self._begun: list[str] = []
+        #: What belongs to a job's next stretch, until it begins; and the stretches, in order.
+        self._waiting: dict[str, list[str]] = {}
+        self._stretches: list[tuple[str, list[str]]] = []
         self._claims: dict[str, tuple[Claim, int]] = {}
+        self._ended_as: dict[str, State] = {}
         self._clients: list[tuple[Reader, Client]] = []
 
     def expected(self) -> list[str]:
         """What a follower tells once it has caught up."""
-        return [f"{job_id}/{event_id}" for job_id in self._begun for event_id in self._written[job_id]]
+        return [f"{job_id}/{event_id}" for job_id, written in self._stretches for event_id in written]
 
     async def enqueue(self, **options: Any) -> str:
         """A queued job, announced as its producer does."""
         job = await self.bench.enqueue(thread_id=self.thread_id, **options)
         queued = encode_event(queued_event(job.job_id, self.thread_id, "steps"))
         await self._log.append(job.job_id, self.thread_id, 0, [(1, queued)])
-        self._written[job.job_id] = ["0-1"]
+        self._waiting[job.job_id] = ["0-1"]
         return job.job_id
 
     async def start(self, job_id: str, *, silently: bool = False) -> str:
@@ -70,13 +72,14 @@ class Stage:
         ]
         await self._log.append(job_id, self.thread_id, claim.epoch, pairs)
         self._claims[job_id] = (claim, n + count)
-        self._written[job_id] += ids
+        self._newest(job_id).extend(ids)
 
     async def end(self, job_id: str, state: State = State.SUCCEEDED, *, silently: bool = False) -> None:
         """It ends; `silently`: its worker died before it could say so."""
         claim, n = self._claims.pop(job_id)
         assert await self.bench.ledger.finish(claim, state, code=None, log_top=f"{claim.epoch}-{n}")
         await self.announce(job_id, silently=silently)
+        self._ended_as[job_id] = state
 
     async def release(self, job_id: str) -> None:
         """Its worker drains."""
@@ -84,7 +87,7 @@ class Stage:
         await self.announce(job_id)
 
     async def cancel(self, job_id: str) -> None:
-        """A queued job ends without having run."""
+        """A queued job ends without having run, or a question without an answer."""
         await self.bench.ledger.cancel(job_id)
         await self.announce(job_id)
 
@@ -96,13 +99,22 @@ class Stage:
     async def announce(self, job_id: str, *, silently: bool = False) -> None:
         """Write and publish the job's latest transition."""
         row = await self.bench.row(job_id)
-        self._written[job_id].append(f"{row['epoch']}-1")
-        if job_id not in self._begun and (row["started_at"] or row["finished_at"]):
-            self._begun.append(job_id)
+        self._write(job_id, row["transition"], f"{row['epoch']}-1")
         if not silently:
             queued = encode_event(queued_event(job_id, self.thread_id, "steps"))
             pair = (1, encode_event(event_of(row)))
             await self._log.append(job_id, self.thread_id, row["epoch"], [pair], queued=queued)
+
+    def _write(self, job_id: str, transition: str, event_id: str) -> None:
+        if transition == "retry":
+            self._waiting[job_id] = [event_id]
+        elif job_id in self._waiting or self._ended_as.pop(job_id, None) == State.INTERRUPTED:
+            self._stretches.append((job_id, [*self._waiting.pop(job_id, []), event_id]))
+        else:
+            self._newest(job_id).append(event_id)
+
+    def _newest(self, job_id: str) -> list[str]:
+        return next(written for stretch, written in reversed(self._stretches) if stretch == job_id)
 
     async def whole(self, steps: int = 1, state: State = State.SUCCEEDED) -> str:
         """A job from its enqueue to its end."""

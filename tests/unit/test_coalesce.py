@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessageChunk, ToolMessage
 from langchain_core.messages.tool import tool_call_chunk
 
+from threadline_worker import coalesce
 from threadline_worker.coalesce import Coalescer, Piece
 
 words = st.text('ab é{}"', max_size=6)
@@ -203,3 +204,14 @@ def test_whole_messages_pass() -> None:
     message = ToolMessage("found", tool_call_id="c", id="t")
     assert [piece.message for piece in coalescer.add((), (message, {}), None, now=0.0) or []] == [message]
     assert coalescer.add((), {"event": "message-start"}, None, now=0.0) is None
+
+
+def test_calls_are_forgotten_although_one_waits_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coalesce, "_MOST_CALLS", 10)
+    coalescer, metadata = Coalescer(), [{} for _ in range(1_000)]
+    assert words_of(coalescer, metadata[0], ["a", "b"]) == ["a"]
+    for other in metadata[1:]:
+        assert words_of(coalescer, other, ["c"]) == ["c"]
+    assert len(coalescer._calls) <= 11
+    assert words_of(coalescer, metadata[0], ["d"]) == []
+    assert [piece.message.content for piece in coalescer.close()] == ["bd"]

@@ -9,11 +9,12 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AIMessageChunk
 from prometheus_client import CollectorRegistry
 from redis.exceptions import ConnectionError as RedisConnectionError
+from structlog.testing import capture_logs
 
 from support.gates import until
 from threadline.contract.events import EventId
@@ -163,6 +164,21 @@ async def test_large_data_is_cut_in_place_when_too_much_waits(case: Case) -> Non
     assert len(whole) < 50
 
 
+async def test_a_batch_does_not_grow_while_redis_is_away(case: Case, monkeypatch) -> None:
+    """What is in it no bound holds any more, and Redis would hardly take a hundred megabytes at once."""
+    monkeypatch.setattr(publisher, "_FIRST_DELAY", 0.001)
+    monkeypatch.setattr(publisher, "_LAST_DELAY", 0.001)
+    case.log.away = True
+    for number in range(20):
+        case.publisher.offer("updates", (), "x" * 900_000, Origin(step=number))
+        tries = case.log.calls
+        await until(lambda tries=tries: case.log.calls > tries or None, "another try")
+    assert sum(len(encoded) for _n, encoded, _kind in case.publisher._sending) < 2 * 2**20
+    case.log.away = False
+    assert await case.publisher.flush()
+    assert case.log.ids == [f"3-{n}" for n in range(2, 22)]
+
+
 async def test_a_burst_is_not_cut_while_redis_is_quick(case: Case) -> None:
     for number in range(200):
         case.publisher.offer("custom", (), "x" * 200_000, Origin(step=number))
@@ -297,6 +313,16 @@ async def test_the_end_does_not_hang_when_a_library_swallows_the_cancellation() 
             await entered.wait()
 
 
+async def test_a_publisher_that_breaks_says_so(monkeypatch) -> None:
+    monkeypatch.setattr(Publisher, "_encode", mock.Mock(side_effect=UnicodeError("of ours")))
+    with capture_logs() as logs:
+        case = Case()
+        async with case.publisher:
+            case.offer(0)
+            assert not await case.publisher.flush(0.05)
+    assert [(line["event"], str(line["exc_info"])) for line in logs] == [("publish.ended", "of ours")]
+
+
 offers = st.one_of(
     st.just(("step", 0)), st.just(("step", 0)), st.tuples(st.just("token"), st.integers(0, 2)), st.just(("custom", 0))
 )
@@ -306,6 +332,7 @@ faults = st.tuples(st.sampled_from(["", "", "", "away", "answer lost"]), st.inte
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(offers, faults), min_size=1, max_size=60), st.integers(1, 8))
+@example([(("token", 1), ("", 0)), (("token", 1), ("", 0)), (("token", 0), ("", 0))], 1)
 def test_what_comes_out_is_what_went_in_or_a_marked_hole(script: list[Any], limit: int) -> None:
     events, top = asyncio.run(_play(script, limit))
     numbers = [int(event["id"].split("-")[1]) for event in events]
@@ -316,8 +343,13 @@ def test_what_comes_out_is_what_went_in_or_a_marked_hole(script: list[Any], limi
     # Whatever is missing is missing where a position is, or behind the last one.
     missing = set(range(len(script))) - {number for found in said for number in found}
     for lost in missing:
-        before = max((n for n, found in zip(numbers, said, strict=True) if max(found) < lost), default=1)
-        behind = min((n for n, found in zip(numbers, said, strict=True) if min(found) > lost), default=top + 1)
+        placed = [
+            (n, found)
+            for n, found, event in zip(numbers, said, events, strict=True)
+            if _in_order(script[lost][0], event)
+        ]
+        before = max((n for n, found in placed if max(found) < lost), default=1)
+        behind = min((n for n, found in placed if min(found) > lost), default=top + 1)
         assert set(range(before + 1, behind)) - set(numbers)
     if not missing:
         assert numbers == list(range(2, len(numbers) + 2))
@@ -331,6 +363,12 @@ def test_what_comes_out_is_what_went_in_or_a_marked_hole(script: list[Any], limi
         told = [number for event in events if event["type"] == "messages" and event["data"][0]["data"]["id"] == message
                 for number in _numbers(event)]  # fmt: skip
         assert told == sorted(told)
+
+
+def _in_order(offer: tuple[str, int], event: dict[str, Any]) -> bool:
+    """Whether the two have one order: pieces of different messages have none, since each waits for its like."""
+    kind, which = offer
+    return kind != "token" or event["type"] != "messages" or event["data"][0]["data"]["id"] == str(which)
 
 
 async def _play(script: list[Any], limit: int) -> tuple[list[dict[str, Any]], int]:

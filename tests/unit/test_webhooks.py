@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import ipaddress
+import socket
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,6 +72,7 @@ def test_secrets_and_allowed_addresses_are_read() -> None:
         "whsec_",
         "whsec_c2hvcnQ=",
         "whsec_not base64!",
+        "whsec_" + "é" * 32,
         SECRET.removeprefix("whsec_"),
         OTHER[:-2] + "?",
         "whsec_" + "A" * 200,
@@ -195,6 +200,42 @@ async def test_what_is_allowed_is_reached_by_the_address_that_was_checked(plain:
     assert (received.path, received.headers["Host"]) == ("/ok?x=1", f"hooks.internal:{plain.port}")
 
 
+async def test_a_host_in_letters_beyond_ascii_is_allowed_as_it_is_sent(plain: Receiver) -> None:
+    async def here(_host: str, _port: int) -> list[str]:
+        return ["127.0.0.1"]
+
+    sender = Sender(allowing("xn--bcher-kva.internal"), resolver=here)
+    assert await sender.post(plain.url("/ok", "xn--bcher-kva.internal"), b"{}", {}) == Answered(200)
+    await sender.aclose()
+    assert drained(plain) == ["/ok"]
+
+
+async def test_names_that_nobody_answers_for_hold_no_thread_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop's default threads run the graphs' sync tools."""
+    answer = threading.Event()
+
+    def hanging(*_args: Any, **_more: Any) -> list[Any]:
+        answer.wait(20)
+        raise OSError("no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    sender = Sender(allowing(""), total_seconds=0.5)
+    lost = asyncio.gather(*(sender.post(f"https://{n}.example/", b"{}", {}) for n in range(3)))
+    try:
+        await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            sent = await lost
+            assert await asyncio.to_thread(lambda: "a tool") == "a tool"
+    finally:
+        answer.set()
+    assert sent == [Unanswered("no answer within 0.5 s")] * 3
+    assert await sender.post("https://later.example/", b"{}", {}) == Unanswered(
+        "ConnectError: the name later.example was not found"
+    )
+    await sender.aclose()
+
+
 async def test_proxies_of_the_environment_are_no_way_around(plain: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{plain.port}")
@@ -221,6 +262,17 @@ async def test_tls_is_verified_for_the_name_of_the_url(monkeypatch: pytest.Monke
         assert drained(receiver) == ["/ok"]
         await trusting.aclose()
         await distrusting.aclose()
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_authorities_that_cannot_be_read_are_a_configuration_error(
+    content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if content is not None:
+        (tmp_path / "ca.pem").write_text(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with pytest.raises(ConfigurationError, match="SSL_CERT_FILE or SSL_CERT_DIR"):
+        Sender(allowing(""))
 
 
 # What receivers do

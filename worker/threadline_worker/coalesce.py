@@ -65,6 +65,11 @@ class _Call:
         self.metadata = metadata
         self._messages: dict[str | None, _Message] = {}
 
+    @property
+    def messages(self) -> Iterable[_Message]:
+        """Those under way."""
+        return self._messages.values()
+
     def message(self, chunk_id: str | None) -> tuple[_Message, bool]:
         """The message of a chunk, and whether this is its first.
 
@@ -170,9 +175,17 @@ class Coalescer:
         key = (ns, id(metadata))
         if (known := self._calls.get(key)) is None:
             known = self._calls[key] = _Call(metadata)
-            if len(self._calls) > _MOST_CALLS and not self._groups:
-                self._calls.popitem(last=False)
+            if len(self._calls) > _MOST_CALLS:
+                self._forget_one()
+        self._calls.move_to_end(key)
         return known
+
+    def _forget_one(self) -> None:
+        """The call that was silent for longest; one with a chunk that waits here would be taken for a new one."""
+        for key, call in self._calls.items():
+            if not any(id(message) in self._groups for message in call.messages):
+                del self._calls[key]
+                return
 
     def _join(self, message: _Message, chunk: AIMessageChunk, came_with: Any, now: float, *, slow: bool) -> list[Piece]:
         ready: list[Piece] = []

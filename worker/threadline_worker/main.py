@@ -129,7 +129,12 @@ class WorkerProcess:
             )
         )
         effects = await stack.enter_async_context(
-            Database(settings.database_url, application_name=name, transaction_timeout=settings.transaction_timeout)
+            Database(
+                settings.database_url,
+                application_name=name,
+                transaction_timeout=settings.transaction_timeout,
+                lent=True,
+            )
         )
         async with checkpoints.connection():  # opens the pool
             pass

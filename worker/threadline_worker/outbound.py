@@ -7,9 +7,11 @@ resolves to a moment later does not matter. It holds for each hop of a redirect,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
 import ssl
+import threading
 from collections.abc import Awaitable, Callable, Iterable
 
 import httpcore
@@ -68,10 +70,35 @@ def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """Resolve a name with the system's resolver; raises OSError where it has no address."""
+    """Resolve a name with the system's resolver; raises OSError where it has no address.
+
+    In a thread of its own, which nobody waits for at the end: the loop's few threads run the graphs' sync tools, and
+    names whose server never answers would hold them all.
+    """
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    found: asyncio.Future[list[str]] = loop.create_future()
+
+    def tell(addresses: list[str], error: Exception | None) -> None:
+        if found.done():  # cancelled: it took too long
+            return
+        if error is None:
+            found.set_result(addresses)
+        else:
+            found.set_exception(error)
+
+    def look_up() -> None:
+        addresses: list[str] = []
+        error: Exception | None = None
+        try:
+            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
+        except Exception as raised:  # noqa: BLE001 - the boundary of a thread: it is raised where it is awaited
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
+            loop.call_soon_threadsafe(tell, addresses, error)
+
+    threading.Thread(target=look_up, name="threadline-resolve", daemon=True).start()
+    return await found
 
 
 class GuardedBackend(httpcore.AsyncNetworkBackend):

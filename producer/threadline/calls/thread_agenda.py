@@ -26,18 +26,21 @@ _OVERLAP: Final = timedelta(hours=1)
 
 
 class LedgerAgenda:
-    """See threadline.log.thread.Agenda. Jobs come in the order in which they began to run, or ended without.
+    """See threadline.log.thread.Agenda. It tells the stretches of jobs in the ledger's order.
 
-    One job of a thread runs at a time, and no ended job is continued once a later one has begun (L7): so all of a
-    job's events stand before all of the next one's, and what is told never has to be told again.
+    One job of a thread runs at a time, and a job that goes on after its end does so in another stretch: so all of a
+    stretch's events stand before all of the next one's, and what is told never has to be told again.
     """
 
     def __init__(self, ledger: Ledger, thread_id: str, user_id: str | None) -> None:
         self._ledger = ledger
         self._thread_id = thread_id
         self._user_id = user_id
-        self._rows: dict[str, Row] = {}
+        #: Rows of queries/thread_stretches.sql by `n`, in order.
+        self._stretches: dict[int, Row] = {}
         self._told: dict[str, EventId] = {}
+        #: Stretches (job and last epoch) that have another one behind them, told as far as the log had them.
+        self._over: set[tuple[str, int]] = set()
         #: Jobs whose log had nothing new although the ledger has: until something is heard, they are not asked again.
         self._in_vain: dict[str, int] = {}
         self._newest: datetime | None = None
@@ -53,22 +56,21 @@ class LedgerAgenda:
         status = (await self._ledger.snapshot(after.job_id)).status
         if status.thread_id != self._thread_id:
             raise JobNotFound(f"job {after.job_id} is not one of thread {self._thread_id}: give one of its events")
-        for job_id, row in self._rows.items():
-            if job_id == after.job_id:
-                break
-            # An ended job's last event is that of the transition that ended it.
-            self._told[job_id] = EventId(row["epoch"], 1)
+        for row in self._before(after.job_id, after.after.epoch):
+            # A stretch's last event is that of the transition that ended it.
+            self._told[row["job_id"]] = EventId(row["epoch"] if row["last"] is None else row["last"], 1)
         self._told[after.job_id] = after.after
 
     async def next(self) -> Turn | None:
-        """The first job that is not over or of which the last epoch is not told."""
+        """The first stretch that goes on or is not told to its end."""
         with suppress(BackendUnavailable):  # Postgres is away: what is known goes on, a later look will tell the rest
             await self._look()
-        for job_id, row in self._rows.items():
+        for row in self._stretches.values():
+            job_id, last = row["job_id"], row["last"]
             told = self._told.get(job_id)
-            over = row["state"] in ENDED and told is not None and told.epoch >= row["epoch"]
+            over = last is not None and ((told is not None and told.epoch >= last) or (job_id, last) in self._over)
             if not over and self._in_vain.get(job_id) != row["epoch"]:
-                return Turn(job_id, told)
+                return Turn(job_id, told, last if last is not None and last < row["epoch"] else None)
         return None
 
     def hear(self, heard: Event | Heard) -> None:
@@ -81,8 +83,12 @@ class LedgerAgenda:
         del was_live
         if last is not None:
             self._told[turn.job_id] = last
-        if last == turn.after:
-            self._in_vain[turn.job_id] = self._rows[turn.job_id]["epoch"]
+        if turn.upto is not None:
+            self._over.add((turn.job_id, turn.upto))
+        elif last == turn.after:
+            self._in_vain[turn.job_id] = next(
+                row["epoch"] for row in self._stretches.values() if row["job_id"] == turn.job_id
+            )
 
     def reconnected(self) -> None:
         """The ledger is asked again anyway."""
@@ -96,16 +102,20 @@ class LedgerAgenda:
         """How the job ended."""
         return ending_of(self._ledger, job_id)
 
+    def _before(self, job_id: str, epoch: int) -> list[Row]:
+        """The stretches that stand before the one of a job that has this epoch; none if it has not begun."""
+        rows = list(self._stretches.values())
+        own = [index for index, row in enumerate(rows) if row["job_id"] == job_id and row["first"] <= epoch]
+        return rows[: own[-1]] if own else []
+
     async def _look(self) -> None:
         params = {"thread_id": self._thread_id, "since": self._newest and self._newest - _OVERLAP}
-        rows = await self._ledger.database.rows(self._ledger.queries["thread_jobs"], params)
+        rows = await self._ledger.database.rows(self._ledger.queries["thread_stretches"], params)
         for row in rows:
             self._check_owner(row)
             self._newest = max(row["transition_at"], self._newest or row["transition_at"])
-        if any(self._rows.get(row["job_id"]) != row for row in rows):
-            known = self._rows | {row["job_id"]: row for row in rows}
-            ordered = sorted(known.values(), key=lambda row: (row["begun"], row["seq"]))
-            self._rows = {row["job_id"]: row for row in ordered}
+        if any(self._stretches.get(row["n"]) != row for row in rows):
+            self._stretches = dict(sorted((self._stretches | {row["n"]: row for row in rows}).items()))
 
     def _check_owner(self, row: Row | None) -> None:
         if row is not None and self._user_id is not None and row["user_id"] != self._user_id:

@@ -12,7 +12,7 @@ from threadline.calls.backends import Backends
 from threadline.calls.submit import Submission
 from threadline.contract.codec import MAX_INPUT_BYTES, canonical, dumps
 from threadline.contract.job import check_agent, check_id, check_thread_id, check_user_id, new_id, seconds
-from threadline.contract.states import Code, State
+from threadline.contract.states import ENDED, Code, State
 from threadline.errors import BackendUnavailable, InvalidJob, JobCancelled, JobFailed, ResultTimeout, UnknownAgent
 from threadline.ledger.database import Row
 from threadline.ledger.internal import Asked, InternalJobs
@@ -25,6 +25,8 @@ __all__ = ["DEFAULT_SECONDS", "Travel"]
 DEFAULT_SECONDS: Final = 60.0
 _MOST_LISTED: Final = 1_000
 _MOST_CHARACTERS: Final = 500
+#: Ends of a job that had no more time than its caller: not started, or not done in time.
+_LATE: Final = frozenset({Code.EXPIRED, Code.TIMEOUT})
 #: Seconds between two looks into the ledger: they grow from the first to the last.
 _FIRST_PAUSE: Final = 0.02
 _LAST_PAUSE: Final = 1.0
@@ -90,7 +92,7 @@ class Travel:
         with suppress(TimeoutError):
             async with asyncio.timeout(limit):
                 answer = await self._answered(jobs, stored.job_id)
-        if answer is None or answer["code"] == Code.EXPIRED:
+        if answer is None or answer["code"] in _LATE:
             answer = await self._given_up(jobs, stored.job_id, asked, on_agent)
         with suppress(BackendUnavailable):  # whoever prunes finds it
             await jobs.forget(stored.job_id)
@@ -103,7 +105,7 @@ class Travel:
             pause = _FIRST_PAUSE
             while True:
                 with suppress(BackendUnavailable):  # Postgres may be back within the limit
-                    if (row := await jobs.answer(job_id)) is not None:
+                    if (row := await jobs.look(job_id))["state"] in ENDED:
                         return row
                 pause = min(pause * 2, _LAST_PAUSE)
                 try:
@@ -124,16 +126,17 @@ class Travel:
 
     async def _given_up(self, jobs: InternalJobs, job_id: str, asked: Asked, agent: str) -> Row:
         """The answer if it came in the last moment; else the job is taken back. Raises ResultTimeout."""
-        why, happened = "Postgres does not answer", "it may still be done"
+        happened, why = "it may still be done", "Postgres does not answer"
         with suppress(BackendUnavailable):
             await jobs.cancel(job_id)
-            row = await jobs.answer(job_id)
-            if row is not None and row["state"] != State.CANCELLED and row["code"] != Code.EXPIRED:
+            row = await jobs.look(job_id)
+            if row["state"] in {State.SUCCEEDED, State.FAILED} and row["code"] not in _LATE:
                 return row
-            why = await jobs.why_unanswered(asked.operation, agent)
-            if row is not None and not row["started"]:
-                happened = "nothing was done"
-                await jobs.forget(job_id)
+            if row["started"]:
+                why = "a worker has begun it: give it more time"
+            else:
+                happened, why = "nothing was done", await jobs.why_unanswered(asked.operation, agent)
+            await jobs.forget(job_id)
         raise ResultTimeout(
             f"{asked.operation} of thread {asked.thread_id} was not answered within {asked.seconds:g} s, {happened};"
             f" {why}"

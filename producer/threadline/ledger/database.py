@@ -30,6 +30,10 @@ _UNAVAILABLE = (
 )
 #: The first version of Postgres that ends a whole transaction by itself.
 _HAS_TRANSACTION_TIMEOUT = 170_000
+#: Undoes what others have set. DISCARD ALL would also drop the prepared statements, which psycopg counts on.
+_AS_NEW: LiteralString = (
+    "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP"
+)
 _NOT_MIGRATED = (errors.UndefinedTable, errors.InvalidSchemaName, errors.UndefinedFunction, errors.UndefinedColumn)
 
 
@@ -77,6 +81,7 @@ class Database:
 
     After `transaction_timeout` seconds the server itself ends a transaction and its connection, also one whose client
     stands still (F3); Postgres before 17 has no such limit. None sets none: migrations and restoring take their time.
+    `lent` is for connections that code of others uses: what it has set (a role, say) is undone before the next one.
     Raises ConfigurationError for an URL that libpq cannot read, without showing it: it holds the password.
     """
 
@@ -89,6 +94,7 @@ class Database:
         max_size: int = 4,
         limit: float = 10.0,
         transaction_timeout: float | None = None,
+        lent: bool = False,
         **kwargs: Any,
     ) -> None:
         self.url = _checked(url)
@@ -100,6 +106,7 @@ class Database:
             url,
             kwargs=self._kwargs,
             configure=self._configure,
+            reset=self._as_new if lent else None,
             min_size=min_size,
             max_size=max_size,
             open=False,
@@ -164,6 +171,11 @@ class Database:
     async def _configure(self, connection: AsyncConnection[DictRow]) -> None:
         if limiting := self._limiting(connection):
             await connection.execute(limiting)
+
+    async def _as_new(self, connection: AsyncConnection[DictRow]) -> None:
+        async with asyncio.timeout(self.limit):  # the pool's only task waits for it
+            await connection.execute(_AS_NEW, prepare=False)
+            await self._configure(connection)
 
     def _limiting(self, connection: BaseConnection[Any]) -> LiteralString | None:
         """The statement that sets the limit. As a start option an older server would refuse the whole connection."""

@@ -73,13 +73,15 @@ class InternalJobs:
         )
         return stored, row["agent"]
 
-    async def answer(self, job_id: str) -> Row | None:
-        """How it ended: `state`, `code`, `message`, `result`, `started`; None: not yet.
+    async def look(self, job_id: str) -> Row:
+        """How it stands: `state`, `code`, `message`, `result`, `started`.
 
-        Raises BackendUnavailable, CannotDecrypt.
+        Raises JobNotFound, BackendUnavailable, CannotDecrypt.
         """
         row = await self._database.row(self._queries["internal_answer"], {"job_id": job_id})
-        return None if row is None else self._ledger.opened(row, job_id)
+        if row is None:
+            raise JobNotFound("the operation is forgotten: its user was deleted, or its answer was not read for a day")
+        return self._ledger.opened(row, job_id)
 
     async def cancel(self, job_id: str) -> None:
         """Nobody waits any more: queued ends at once, running is asked to. Raises BackendUnavailable."""

@@ -38,7 +38,7 @@ class Position:
         """Move behind the event."""
         self.last = event.position or self.last
         self._thread_id = event.thread_id
-        if event.step is not None and not event.ns:
+        if event.step is not None and not event.ns and _shows_its_step(event):
             self._step = event.step
 
     def gap(self, upto: Event | None) -> Event:
@@ -55,3 +55,15 @@ class Position:
             and self._step is not None
             and event.step > self._step
         )
+
+
+def _shows_its_step(event: Event) -> bool:
+    """Whether the event is told when its step is over: a token or a task's beginning proves nothing about the rest."""
+    if event.type in {"messages", "custom", "tools"}:
+        return False
+    if isinstance(event.data, dict):
+        return not (
+            (event.type == "tasks" and "input" in event.data)
+            or (event.type == "debug" and event.data.get("type") == "task")
+        )
+    return True

@@ -33,17 +33,28 @@ Ending = Callable[[], Awaitable[Event | None]]
 class Reader:
     """Goes on over as many connections as it takes: `connected` once for each.
 
-    `begun` says that Redis was there once, `done` that the job's end was yielded.
+    `begun` says that Redis was there once, `done` that the job's end was yielded. `to_next_end`: the next end is one,
+    also if the job went on after it; `upto`: only what the log has of the epochs up to there, which are over.
     """
 
     def __init__(
-        self, redis: Redis, stream: str, position: Position, ending: Ending | None, vault: Vault = PLAIN
+        self,
+        redis: Redis,
+        stream: str,
+        position: Position,
+        ending: Ending | None,
+        vault: Vault = PLAIN,
+        *,
+        to_next_end: bool = False,
+        upto: int | None = None,
     ) -> None:
         self._redis = redis
         self._stream = stream
         self.position = position
         self._ending = ending
         self._vault = vault
+        self._to_next_end = to_next_end
+        self._upto = upto
         self._ended_unannounced = False
         self.begun = False
         self.done = False
@@ -64,7 +75,7 @@ class Reader:
 
     async def without_redis(self) -> AsyncGenerator[Event, None]:
         """Redis is away: the ledger may know that the job has ended. At the start that is for the caller to know."""
-        if not self.begun:
+        if not self.begun or self._upto is not None:
             return
         async for event in self._ask_ledger():
             yield event
@@ -108,12 +119,16 @@ class Reader:
                 held = event
             else:
                 yield event
+        if self._upto is not None:
+            self.done = True
         if held is not None:
             self.done = True
             yield held
 
     async def _nothing_new(self) -> AsyncGenerator[Event, None]:
         """The log has nothing behind the position: it may be over, or gone; then only the ledger knows, at once."""
+        if self.done:
+            return
         newest = await self._newest()
         if newest is not None:
             self.done = self._is_over(newest)
@@ -140,11 +155,20 @@ class Reader:
         start, count = f"({self.position.last}" if self.position.last else "-", _FIRST_PAGE
         while entries := await uncancelled(self._redis.xrange(self._stream, min=start, max="+", count=count)):
             for entry in entries:
-                if (event := self._entry(*entry)) is not None:
-                    yield event
+                event = self._entry(*entry)
+                if event is None:
+                    continue
+                if self._is_beyond(event):
+                    return
+                yield event
+                if event.terminal and self._to_next_end:
+                    return
             start = f"({_text(entries[-1][0])}"
             size = sum(len(value) for _, fields in entries for value in fields.values())
             count = max(1, min(_LARGEST_PAGE, _PAGE_BYTES * len(entries) // max(size, 1)))
+
+    def _is_beyond(self, event: Event) -> bool:
+        return self._upto is not None and event.position is not None and event.position.epoch > self._upto
 
     async def _ask_ledger(self) -> AsyncGenerator[Event, None]:
         """End as the ledger has it, if the log still lacks the end at the second look."""

@@ -19,14 +19,22 @@ __all__ = ["Agenda", "ThreadReader", "Turn"]
 
 
 class Turn(NamedTuple):
-    """The job to be told next and how far it was told already."""
+    """The job to be told next and how far it was told already.
+
+    `upto` is the last epoch of what is to be told, where the job went on after other jobs' turns; else it is told to
+    its next end.
+    """
 
     job_id: str
     after: EventId | None
+    upto: int | None = None
 
 
 class Agenda(Protocol):
-    """Which job of a thread is to be told next: the order in which they began to run, or ended without having run."""
+    """Which job of a thread is to be told next: the order in which they began to run, or ended without having run.
+
+    A job that goes on after its end has another turn.
+    """
 
     async def next(self) -> Turn | None:
         """A job that has begun and has something to tell; None if there is none for now. Raises nothing of servers."""
@@ -96,12 +104,25 @@ class ThreadReader:
         if self._turn is None:
             self._turn = await self._agenda.next()
             if self._turn is not None:
-                job_id, after = self._turn
-                position = Position(job_id, after, thread_id=self._thread_id)
-                ending = self._agenda.ending(job_id)
-                self._reader = Reader(self._redis, self._keys.events(job_id), position, ending, self._vault)
-                self._reader.begun = True  # Redis was there: from now on its outages are waited out
+                self._reader = self._reader_of(self._turn)
         return (self._turn, self._reader) if self._turn is not None and self._reader is not None else None
+
+    def _reader_of(self, turn: Turn) -> Reader:
+        position = Position(turn.job_id, turn.after, thread_id=self._thread_id)
+        ending = self._agenda.ending(turn.job_id)
+        # With nobody to ask which turn is next, a job that goes on after its end does so at once.
+        to_next_end = ending is not None
+        reader = Reader(
+            self._redis,
+            self._keys.events(turn.job_id),
+            position,
+            ending,
+            self._vault,
+            to_next_end=to_next_end,
+            upto=turn.upto,
+        )
+        reader.begun = True  # Redis was there: from now on its outages are waited out
+        return reader
 
     async def _tell(self, turn: Turn, reader: Reader, feed: Feed) -> AsyncGenerator[Event, None]:
         """One job to its end."""

@@ -44,26 +44,34 @@ class MemoryProgress(Progress):
     ) -> AsyncGenerator[Event, None]:
         """The logs of a thread's jobs; see `Client.thread_events`."""
         told = self._stage.told[self._checked(thread_id, user_id)]
-        job_id, last = self._start(thread_id, after)
-        positions = {job_id: Position(job_id, last)}
-        index = told.index(job_id) if job_id in told else 0
+        index, positions = self._start(thread_id, after)
         while True:
             if index < len(told):
-                job_id = told[index]
-                for event in self._behind(job_id, positions.setdefault(job_id, Position(job_id))):
+                job_id, upto = self._stretch(told, index)
+                for event in self._behind(job_id, positions.setdefault(job_id, Position(job_id)), upto):
                     yield event
-                if self._stage.logs[job_id][-1].terminal and index + 1 < len(told):
+                if index + 1 < len(told) and (upto is not None or self._stage.logs[job_id][-1].terminal):
                     index += 1
                     continue
             if not await self._stage.changed(self._patience):
                 raise AssertionError(f"nothing has happened on thread {thread_id} for {self._patience:g} s")
 
-    def _behind(self, job_id: str, position: Position) -> list[Event]:
+    def _stretch(self, told: list[tuple[str, int]], index: int) -> tuple[str, int | None]:
+        """A stretch's job, and its last epoch if the job went on, or will, in another one."""
+        job = self._stage.job(told[index][0])
+        following = next((first for other, first in told[index + 1 :] if other == job.job_id), None)
+        if following is None and job.state is State.QUEUED and job.transition == "retry":
+            following = job.epoch
+        return job.job_id, None if following is None else following - 1
+
+    def _behind(self, job_id: str, position: Position, upto: int | None = None) -> list[Event]:
         """What the log has behind a position, and a gap where that is not the next; moves the position."""
         found: list[Event] = []
         for event in self._stage.logs[job_id]:
             if position.seen(event):
                 continue
+            if upto is not None and event.position is not None and event.position.epoch > upto:
+                break
             if not position.follows(event):
                 found.append(position.gap(event))
             position.advance(event)
@@ -76,9 +84,10 @@ class MemoryProgress(Progress):
             raise ThreadOwnedByAnother(f"thread {thread_id} belongs to another user")
         return thread_id
 
-    def _start(self, thread_id: str, after: str | None) -> tuple[str, EventId | None]:
+    def _start(self, thread_id: str, after: str | None) -> tuple[int, dict[str, Position]]:
+        """The stretch to begin in, and how far its job was told."""
         if after is None:
-            return "", None
+            return 0, {}
         job_id, slash, event_id = after.rpartition("/")
         if not slash:
             raise InvalidJob(f"after={after!r}: a thread's position is JOB/ID, for example 0b5c8f/2-17")
@@ -86,7 +95,12 @@ class MemoryProgress(Progress):
         last = _position(event_id, after)
         if self._stage.job(job_id).thread_id != thread_id:
             raise JobNotFound(f"job {job_id} is not one of thread {thread_id}")
-        return job_id, last
+        told = self._stage.told[thread_id]
+        own = [index for index, (other, first) in enumerate(told) if other == job_id and first <= last.epoch]
+        index = own[-1] if own else 0
+        before = dict(self._stretch(told, earlier) for earlier in range(index))
+        ends = {job: EventId(self._stage.job(job).epoch if upto is None else upto, 1) for job, upto in before.items()}
+        return index, {job: Position(job, end) for job, end in {**ends, job_id: last}.items()}
 
     def _nothing_happens(self, job_id: str) -> str:
         job = self._stage.job(job_id)

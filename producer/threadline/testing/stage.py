@@ -30,8 +30,8 @@ class Stage:
         self.owners: dict[str, str] = {}
         self.jobs: dict[str, StoredJob] = {}
         self.logs: defaultdict[str, list[Event]] = defaultdict(list)
-        #: By thread: its jobs in the order in which they began (anew), or ended without that.
-        self.told: defaultdict[str, list[str]] = defaultdict(list)
+        #: By thread, as in schema/0006_stretches.sql: jobs and the first epochs of their stretches, in order.
+        self.told: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
         self._scripts: defaultdict[str, list[Script]] = defaultdict(list)
         self._change = asyncio.Event()
         self._seq = 0
@@ -77,14 +77,14 @@ class Stage:
 
     def change(self, job: StoredJob, state: State, transition: str, **columns: Any) -> None:
         """One transition: a new epoch and its event."""
+        if job.state is State.INTERRUPTED or (job.state is State.QUEUED and job.transition in {"enqueue", "retry"}):
+            self.told[job.thread_id].append((job.job_id, job.epoch + (job.state is State.INTERRUPTED)))
         job.state, job.transition, job.transition_at = state, transition, database_time()
         job.epoch += 1
         for name, value in columns.items():
             setattr(job, name, value)
         if state not in {State.QUEUED, State.RUNNING}:
             job.finished_at = job.transition_at
-        if state is not State.QUEUED and self.told[job.thread_id][-1:] != [job.job_id]:
-            self.told[job.thread_id].append(job.job_id)
         log = self._announce_queued(job)
         self._append(job, msgspec.structs.replace(event_of(job.row()), prev=log[-1].id))
 

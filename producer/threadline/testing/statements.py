@@ -136,7 +136,10 @@ class _Statements(Database):
         later = any(
             other.place > job.place and other.started_at is not None for other in self._stage.of_thread(job.thread_id)
         )
-        if later or (asking is not None and asking.answered_by not in {None, job.job_id}):
+        given_up = asking is not None and (
+            asking.state != State.INTERRUPTED or asking.answered_by not in {None, job.job_id}
+        )
+        if later or given_up:
             return [{"outcome": "moved_on"}]
         if asking is not None:
             asking.answered_by = job.job_id

@@ -52,13 +52,16 @@ async def operate(services: Services, run: Run, agent: Agent) -> Outcome:
     left = limit - run.claim.running_seconds - (time.monotonic() - run.began)
     try:
         await asyncio.wait({working, stopped}, timeout=max(left, 0.0), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
+        in_time = working.done()
+        if not in_time:
             working.cancel()
             await asyncio.wait({working}, timeout=_STOP_SECONDS)
         if working.done() and not working.cancelled():
             return working.result()
         if stopped.done():
             return run.stopping or Released()
+        if in_time:  # some branch or reducer raised CancelledError
+            return Failed(Code.ERROR, "the graph cancelled itself (CancelledError)")
         return Failed(Code.TIMEOUT, f"it took longer than {limit:g} seconds")
     finally:
         stopped.cancel()

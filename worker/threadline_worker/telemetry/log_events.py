@@ -37,6 +37,7 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "queue.purged": "a message that nothing can read was removed",
     "queue.dead_letter": "a message that can never become a job was set aside",
     "publish.failed": "Redis did not take events; kept and sent again",
+    "publish.ended": "a bug of ours ended a job's progress: the rest of this epoch's events is a gap; the job goes on",
     "publish.stale": "Redis refused events of an old epoch",
     "publish.dropped": "Redis is too slow: token events were dropped and marked by a gap, or large data was cut",
     "store.swept": "expired items were deleted, or items without a vector were indexed",

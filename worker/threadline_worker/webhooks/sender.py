@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
 import httpx
 
+from threadline.errors import ConfigurationError
 from threadline_worker.outbound import (
     ForbiddenAddressError,
     GuardedBackend,
@@ -63,6 +65,7 @@ class Sender:
 
     https:// goes to the public internet and to what `allow` names, http:// only to the latter. SSL_CERT_FILE and
     SSL_CERT_DIR name other authorities to trust, as everywhere. `connections` is how many it has at once.
+    Raises ConfigurationError.
     """
 
     def __init__(
@@ -75,7 +78,7 @@ class Sender:
     ) -> None:
         self._allow = allow
         self._total_seconds = total_seconds
-        trusted = httpx.create_ssl_context()
+        trusted = _trusted()
 
         def transport(backend: GuardedBackend) -> GuardedTransport:
             return GuardedTransport(backend, ssl_context=trusted, connections=connections, idle_seconds=_IDLE_SECONDS)
@@ -120,9 +123,20 @@ class Sender:
         return outcome
 
     def _transport(self, url: httpx.URL) -> GuardedTransport:
-        if self._allow.names(url.host):
+        if self._allow.names(url.raw_host.decode()):  # as it is sent (xn--…), and as it is allowed
             return self._by_name
         return self._secure if url.scheme == "https" else self._plain
+
+
+def _trusted() -> ssl.SSLContext:
+    """Whom to trust. Raises ConfigurationError where the environment names a file that is none."""
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigurationError(
+            f"SSL_CERT_FILE or SSL_CERT_DIR names no certificates that could be read ({error.strerror or error}):"
+            " correct it, or unset it"
+        ) from error
 
 
 async def _beginning(response: httpx.Response) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import ipaddress
 import re
 from collections.abc import Mapping
@@ -70,7 +69,7 @@ def _secrets(entries: list[str]) -> tuple[str, ...]:
 def _key_bytes(entry: str) -> int:
     try:
         return len(base64.b64decode(entry.removeprefix(_PREFIX), validate=True))
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one; characters beyond ASCII raise it plain
         return 0
 
 

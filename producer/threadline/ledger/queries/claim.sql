@@ -1,7 +1,7 @@
 -- L1, L6, F5, O1: %(job_id)s, %(worker_id)s, %(lease_seconds)s. The row after the claim: `running`, or ended because a cancel was pending
 -- (L8) or `expires` had passed. No row: not claimed (another has it, not its turn, not due, this worker is not known).
 WITH target AS (
-    SELECT j.job_id, j.thread_id, c.code AS cancel,
+    SELECT j.job_id, j.thread_id, j.turn, c.code AS cancel,
         coalesce(j.started_at IS NULL AND j.expires_at <= clock_timestamp(), false) AS expired,
         (SELECT max(k.checkpoint_id) FROM {checkpoints}.checkpoints AS k WHERE k.thread_id = j.thread_id) AS newest,
         -- O4: only before its first write is the thread where a rollback shall bring it back to
@@ -24,8 +24,11 @@ WITH target AS (
     FROM target JOIN {checkpoints}.checkpoints AS k USING (thread_id)
     WHERE target.first GROUP BY target.job_id, target.thread_id, k.checkpoint_ns
 ), forgotten AS (
+    -- not those of the jobs that an answer goes on with: taken back it leaves them waiting, to be rolled back in their turn
     DELETE FROM {schema}.job_bases USING target
     WHERE job_bases.thread_id = target.thread_id AND job_bases.job_id <> target.job_id AND target.first
+      AND NOT EXISTS (SELECT FROM {schema}.jobs AS asking
+        WHERE asking.job_id = job_bases.job_id AND asking.turn = target.turn)
 ), base AS (
     INSERT INTO {schema}.job_bases (job_id, thread_id, heads)
     SELECT target.job_id, target.thread_id,

@@ -91,7 +91,8 @@ CREATE TRIGGER jobs_reopen_question AFTER UPDATE OF state ON {schema}.jobs
     FOR EACH ROW WHEN (NEW.state = 'cancelled' AND OLD.state <> 'cancelled' AND NEW.kind = 'resume')
     EXECUTE FUNCTION {schema}.reopen_question();
 
--- L7, as in 0001; and an answer that was taken back is given again, unless another one has been given since.
+-- L7, as in 0001; and an answer that was taken back is given again, unless another one has been given since, or the
+-- question has ended without one (cancelled, expired).
 CREATE OR REPLACE FUNCTION {schema}.retry_job(p_job text) RETURNS TABLE (outcome text, state text) LANGUAGE plpgsql AS $$
 DECLARE
     v_job {schema}.jobs;
@@ -106,13 +107,17 @@ BEGIN
         RETURN;
     END IF;
     IF EXISTS (SELECT FROM {schema}.jobs AS later WHERE later.thread_id = v_job.thread_id
-        AND (later.turn, later.seq) > (v_job.turn, v_job.seq) AND later.started_at IS NOT NULL)
-       OR EXISTS (SELECT FROM {schema}.jobs AS asking WHERE asking.job_id = v_job.resumes
-        AND asking.answered_by <> p_job) THEN
+        AND (later.turn, later.seq) > (v_job.turn, v_job.seq) AND later.started_at IS NOT NULL) THEN
         RETURN QUERY SELECT 'moved_on', v_job.state;
         RETURN;
     END IF;
-    UPDATE {schema}.jobs AS j SET answered_by = p_job WHERE j.job_id = v_job.resumes;
+    -- Compared and set in one statement: it waits for a cancel of the question that is under way.
+    UPDATE {schema}.jobs AS j SET answered_by = p_job
+    WHERE j.job_id = v_job.resumes AND j.state = 'interrupted' AND coalesce(j.answered_by, p_job) = p_job;
+    IF NOT FOUND AND EXISTS (SELECT FROM {schema}.jobs AS asking WHERE asking.job_id = v_job.resumes) THEN
+        RETURN QUERY SELECT 'moved_on', v_job.state;
+        RETURN;
+    END IF;
     DELETE FROM {schema}.cancel_requests AS c WHERE c.job_id = p_job;
     UPDATE {schema}.jobs AS j SET state = 'queued', epoch = j.epoch + 1, transition = 'retry',
         transition_at = clock_timestamp(), failures = 0, stalls = 0, code = NULL, message = NULL, worker_id = NULL,
