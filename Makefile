@@ -10,7 +10,7 @@ Q      ?=
 CORPUS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint types docs recording lock chaos mutants bench clean
+.PHONY: help demo dev test lint types docs recording lock chaos mutants bench deploy-check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ mutants: $(STAMP) ## each rule removed once: does a test notice? (slow)
 
 bench: $(STAMP) ## the figures of README and docs, as ratios and percentiles (slow); ONLY=name for one
 	@PYTHONPATH=tests $(BIN)/python -m bench $(ONLY)
+
+deploy-check: $(STAMP) ## real tools on deploy/; DEPLOY_TOOLS=folders, ONLY="a check", PICTURE=file (exit 3: tools are missing)
+	@$(BIN)/python deploy/check.py $(if $(ONLY),"$(ONLY)")
 
 clean: ## remove .venv, .threadline and caches
 	@rm -rf $(VENV) .threadline .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist build

@@ -1,9 +1,9 @@
 """An agent that starts with a project's context: shared knowledge that it may only read, filled before the first job.
 
-    export THREADLINE_MEMORY_ROUTES=/memories/=user:rw,/knowledge/=shared:r
-    export THREADLINE_AGENTS=writer=docs/examples/project_context.py:agent   # for the workers
-    threadline memory import ./house-rules --route /knowledge/
-    python docs/examples/project_context.py
+export THREADLINE_MEMORY_ROUTES=/memories/=user:rw,/knowledge/=shared:r
+export THREADLINE_AGENTS=docs/examples/memory.json   # for the workers
+threadline memory import ./house-rules --route /knowledge/
+python docs/examples/project_context.py
 """
 # ruff: noqa: INP001 - examples are no package
 

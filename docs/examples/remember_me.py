@@ -1,7 +1,7 @@
 """`remember: my name is Bob`, in any LangGraph graph: the run's store, and a namespace of the user's own.
 
-    export THREADLINE_AGENTS=remember=docs/examples/remember_me.py:graph   # for the workers
-    python docs/examples/remember_me.py
+export THREADLINE_AGENTS=docs/examples/memory.json   # for the workers
+python docs/examples/remember_me.py
 """
 # ruff: noqa: INP001 - examples are no package
 

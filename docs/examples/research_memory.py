@@ -1,6 +1,6 @@
 """The research agent with memory: what it learned on one thread is of use on the next.
 
-    python docs/examples/research_memory.py
+python docs/examples/research_memory.py
 """
 # ruff: noqa: INP001 - examples are no package
 

@@ -1,7 +1,7 @@
 """A support bot that remembers an order across threads: what it writes under /memories/ belongs to its user.
 
-    export THREADLINE_AGENTS=support=docs/examples/support_bot.py:agent   # for the workers
-    python docs/examples/support_bot.py
+export THREADLINE_AGENTS=docs/examples/memory.json   # for the workers
+python docs/examples/support_bot.py
 """
 # ruff: noqa: INP001 - examples are no package
 
@@ -42,7 +42,11 @@ agent = create_deep_agent(model_or(script), system_prompt=PROMPT, backend=thread
 
 async def main() -> list[str]:
     """Two threads of one customer, one of another; the last answers."""
-    asked = [("ann@example.org", "I have ordered A-4711."), ("ann@example.org", "Where is it?"), ("bob", "Where is it?")]
+    asked = [
+        ("ann@example.org", "I have ordered A-4711."),
+        ("ann@example.org", "Where is it?"),
+        ("bob", "Where is it?"),
+    ]
     said = []
     async with Client.from_env() as client:
         for user, text in asked:

@@ -13,9 +13,12 @@ from psycopg import AsyncConnection
 
 from threadline.calls.announce import Announcer
 from threadline.calls.backends import Backends, named
+from threadline.calls.care import Care
 from threadline.calls.control import Control
+from threadline.calls.erase import Deleted
 from threadline.calls.people import People
 from threadline.calls.progress import Progress
+from threadline.calls.prune import Pruned
 from threadline.calls.submit import Submission
 from threadline.calls.travel import DEFAULT_SECONDS, Travel
 from threadline.contract.events import Event
@@ -59,6 +62,7 @@ class Client:
         self._progress = Progress(backends)
         self._people = People(backends, self._submission)
         self._travel = Travel(backends, self._submission)
+        self._care = Care(backends)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Client:
@@ -303,6 +307,35 @@ class Client:
         async with aclosing(stream):
             async for event in stream:
                 yield event
+
+    async def prune(
+        self,
+        *,
+        older_than: float | timedelta | None = None,
+        keep: str = "latest",
+        jobs: float | timedelta | None = None,
+        threads: float | timedelta | None = None,
+        waiting: bool = False,
+    ) -> Pruned:
+        """Make what is old smaller, or let it go; ages are seconds or timedelta, None leaves that alone.
+
+        Threads idle for `older_than` are compacted to their latest state, by a worker that has their agent: they go on
+        as before, without their history. Jobs that ended `jobs` ago go, and their idempotency keys with them; so do
+        dead letters. Threads idle for `threads` go with all that they have. Never one with a queued or running job,
+        nor, unless `waiting`, one that waits for a person. Safe to repeat. For operators: no user is checked. Raises
+        InvalidJob, ResultTimeout (no worker compacts), BackendUnavailable, NeedsDatabase.
+        """
+        return await self._care.prune(older_than, keep, jobs, threads, waiting=waiting)
+
+    async def delete_user(self, user_id: str) -> Deleted:
+        """Erase everything of a user, also while jobs of theirs run: threads, memory, jobs, progress, queued messages.
+
+        The answer counts what is gone and what is left, which is 0 everywhere; an audit line without the id stays. What
+        is enqueued for the user meanwhile is refused (BackendUnavailable). Where Redis is away, `finished` is false and
+        workers do the rest. Safe to repeat after any error; begun, it is also finished by workers. For operators.
+        Raises InvalidJob, ConfigurationError (workers name users otherwise), BackendUnavailable, NeedsDatabase.
+        """
+        return await self._care.delete_user(user_id)
 
     # What a Job asks for:
 

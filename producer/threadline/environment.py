@@ -50,6 +50,7 @@ VARIABLES: Final = (
     Variable("THREADLINE_NAMESPACE", "first word of every Redis key, and the Postgres schema", "threadline"),
     Variable("THREADLINE_RECURSION_LIMIT", "super-steps of one run before it is stopped", "500"),
     Variable("THREADLINE_EMBEDDED", "wheels or path: where dev and demo may take the servers from", "both"),
+    Variable("THREADLINE_RESEARCH_APPROVE", "plan,publish: what a person approves in every job of research", "–"),
     Variable("THREADLINE_SEARXNG_URL", "a SearXNG with JSON output: gives research web_search", "–"),
     Variable("THREADLINE_FETCH_URL", "1: gives research fetch_url without a web search", "off"),
     Variable("THREADLINE_OFFLINE_TOKENS_PER_SECOND", "pace of the offline model; 0 is as fast as it can", "0"),
@@ -64,6 +65,13 @@ VARIABLES: Final = (
     Variable("THREADLINE_STORE_TTL_REFRESH", "1: reading an item begins its time anew", "0"),
     Variable("THREADLINE_STORE_SWEEP_SECONDS", "between two looks for expired and unindexed items", "300"),
     Variable("THREADLINE_USER_HASH_KEYS", "base64key,…: users' names in the store, the newest first", "unkeyed"),
+    Variable(
+        "THREADLINE_RETENTION_COMPACT", "idle for so long (such as 30d), a thread keeps its latest state", "never"
+    ),
+    Variable("THREADLINE_RETENTION_JOBS", "so long after their end jobs go, with their idempotency keys", "never"),
+    Variable("THREADLINE_RETENTION_THREADS", "idle for so long, a thread goes with all that it has", "never"),
+    Variable("THREADLINE_RETENTION_WAITING", "1: threads that wait for a person count as idle, too", "0"),
+    Variable("THREADLINE_RETENTION_SECONDS", "between two rounds of these, which one worker at a time makes", "300"),
     Variable("THREADLINE_CACHE_DIR", "where the corpus index is kept", "the user's cache folder"),
 )
 _PREFIX: Final = "THREADLINE_"

@@ -9,6 +9,7 @@ import msgspec
 
 from threadline.contract.keys import Keys
 from threadline.contract.signature import parse_keys
+from threadline.contract.user_names import UserNames
 from threadline.encryption.settings import vault_from_env
 from threadline.encryption.vault import PLAIN, Vault
 from threadline.environment import number
@@ -27,6 +28,7 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
     lease_seconds: float = 15.0
     event_ttl_seconds: int = 86_400
     event_max: int = 10_000
+    user_names: UserNames = UserNames()
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> ClientSettings:
@@ -40,4 +42,5 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
             lease_seconds=number(env, "THREADLINE_LEASE_SECONDS", 15.0),
             event_ttl_seconds=int(number(env, "THREADLINE_EVENT_TTL_SECONDS", 86_400, least=1)),
             event_max=int(number(env, "THREADLINE_EVENT_MAX", 10_000, least=1)),
+            user_names=UserNames.from_env(env),
         )

@@ -25,7 +25,6 @@ from threadline import Client
 from threadline.cli.app import cli
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
-AGENTS = {"support": "support_bot.py:agent", "remember": "remember_me.py:graph", "writer": "project_context.py:agent"}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +37,7 @@ def env(servers: Any, template: str, tmp_path_factory: pytest.TempPathFactory) -
             "REDIS_URL": servers.redis_url,
             "DATABASE_URL": url,
             "PYTHONPATH": os.pathsep.join([*package_roots(), str(Path(__file__).parent.parent)]),
-            "THREADLINE_AGENTS": ",".join(f"{name}={EXAMPLES / source}" for name, source in AGENTS.items()),
+            "THREADLINE_AGENTS": str(EXAMPLES / "memory.json"),
             "THREADLINE_MODEL": "offline",
             "THREADLINE_CORPUS": str(write_corpus(folder / "corpus")),
             "THREADLINE_CACHE_DIR": str(folder / "cache"),
@@ -125,9 +124,7 @@ async def test_what_0_1_0_remembered_is_found_after_a_key_was_set(example: Any, 
 
 def test_a_worker_deletes_what_has_expired(worker: WorkerHandle, env: dict[str, str]) -> None:
     view = LedgerView(env["DATABASE_URL"])
-    view.rows(
-        "INSERT INTO store (prefix, key, value, expires_at) VALUES ('m', 'k', '{}', now() - interval '1 minute')"
-    )
+    view.rows("INSERT INTO store (prefix, key, value, expires_at) VALUES ('m', 'k', '{}', now() - interval '1 minute')")
     while worker.logged("store.swept")["deleted"] != 1:
         pass
     assert view.rows("SELECT 1 FROM store WHERE prefix = 'm'") == []

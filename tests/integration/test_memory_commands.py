@@ -129,6 +129,21 @@ def test_an_index_is_made_filled_and_made_anew(memory: Run, folder: Path, env: d
     assert rows == [{"dims": 16}]
 
 
+def test_with_encryption_at_rest_files_are_sealed_and_not_indexed(
+    memory: Run, folder: Path, env: dict[str, str]
+) -> None:
+    key = base64.b64encode(b"k" * 32).decode()
+    sealed = {"THREADLINE_ENCRYPTION_KEYS": f"k:{key}", "THREADLINE_STORE_EMBEDDINGS": "offline"}
+    memory("import", str(folder), "--user", "u", **sealed)
+    (row,) = LedgerView(env["DATABASE_URL"]).rows("SELECT value::text FROM store WHERE key = '/a.md'")
+    assert '"sealed"' in row["value"]
+    assert memory("show", "/a.md", "--user", "u", **sealed).stdout_bytes.decode() == "Grüße\n"
+    assert memory("import", str(folder), "--user", "u", **sealed).output == "same\t/a.md\nsame\t/sub/b.png\n"
+    rotated = {**sealed, "THREADLINE_USER_HASH_KEYS": key}
+    assert memory("show", "/a.md", "--user", "u", **rotated).stdout_bytes.decode() == "Grüße\n"
+    assert "ENCRYPTION" in str(memory("index", **sealed).exception)
+
+
 def test_rekey_moves_all_that_has_an_earlier_name(memory: Run, env: dict[str, str]) -> None:
     view = LedgerView(env["DATABASE_URL"])
     keys = base64.b64encode(b"n" * 32).decode()

@@ -150,6 +150,8 @@ async def test_existing_changed_and_missed_files_are_indexed_by_the_keeper(desk:
         found = await store.asearch(("m",), query="tea with lemon", limit=1)
         assert found[0].key == "old"
         assert (found[0].score or 0) > 0.5
+        await store.aput(("m",), "binary", {"content": "AAAA", "encoding": "base64"})
+        await store.aput(("m",), "blank", file(" \n"))
         assert [row["key"] for row in desk.view.rows("SELECT key FROM store_vectors")] == ["old"]
 
 
@@ -240,6 +242,7 @@ async def test_F2_earlier_names_come_to_todays_and_the_newer_of_two_is_kept(desk
         await store.aput(first, "/both", file("older"))
         await store.aput(other, "/a", file("of another"))
         await store.aput(earlier, "/both", file("newer"))
+        await store.aput(first, "/kept", file("older"))
         await store.aput(today, "/kept", file("today's"))
         moves = moves_of_user(now, ROUTES, "u")
         with pytest.raises(LeaseLost):

@@ -37,7 +37,7 @@ _json = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
-_text = st.text(st.characters(exclude_categories=("Cs",)))
+_text = st.text(st.characters(codec="utf-8"))
 _places = st.lists(_text, min_size=3, max_size=6).map(tuple)
 
 

@@ -136,6 +136,14 @@ async def test_a_module_has_the_name_that_it_has_in_its_own_project(tmp_path) ->
     assert types_in(await opened(agents, "g")) == {"parcel.inner.graphs"}
 
 
+async def test_a_file_imports_its_neighbours_wherever_it_lies(tmp_path) -> None:
+    folder = tmp_path / "deep" / "down"
+    folder.mkdir(parents=True)
+    (folder / "neighbour_of_a_graph.py").write_text(GRAPH)
+    source = write(folder, "graph_with_a_neighbour", "from neighbour_of_a_graph import made\ngraph = made()")
+    assert (await opened(Agents(source, {}, tmp_path), "graph_with_a_neighbour")).graph
+
+
 async def test_a_module_whose_name_is_taken_has_another_that_is_the_same_everywhere(tmp_path) -> None:
     names = []
     for place in ("here", "there"):
@@ -187,6 +195,11 @@ async def test_a_graph_that_is_not_python_says_so(tmp_path) -> None:
     for source, why in ((f"{tmp_path}/a.ts", "in Python"), (f"{tmp_path}/gone.py", "there is no Python file")):
         with pytest.raises(AgentConfigError, match=why):
             await opened(Agents(f"a={source}:graph", {}), "a")
+
+
+def test_declared_types_that_are_not_there_are_told() -> None:
+    agents = Agents("", {"THREADLINE_MSGPACK_TYPES": "decimal:Decimal,decimal:Dezimal,not_there:X"})
+    assert agents.missing_types() == ["decimal:Dezimal", "not_there:X"]
 
 
 async def test_an_unknown_agent_names_those_that_are_known() -> None:

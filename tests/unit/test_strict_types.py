@@ -71,6 +71,12 @@ def test_one_failed_read_does_not_fail_the_next() -> None:
     assert serde.loads_typed(serde.dumps_typed([1])) == [1]
 
 
+def test_what_release_0_1_0_has_written_of_files_is_read_as_it_did() -> None:
+    unnamed = type("State", (Order,), {"__module__": "threadline_agent_graph_1a2b"})
+    written = JsonPlusSerializer().dumps_typed(dataclass(unnamed)(1))
+    assert StrictSerializer().loads_typed(written) == {"number": 1}
+
+
 def test_the_setting_is_a_list_of_classes() -> None:
     assert declared_types(" a.b:C, d:E ,") == {("a.b", "C"), ("d", "E")}
     for wrong in ("a.b", "a:b:c", "a.b:", "a b:C"):

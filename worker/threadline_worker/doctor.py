@@ -31,6 +31,9 @@ async def _check(agents: Agents) -> list[Finding]:
     if missing := agents.missing_packages():
         seen = f"langgraph.json asks for {', '.join(missing)}, which is not installed"
         found.append(("agents' packages", "warn", seen, "install it where the workers run"))
+    if missing := agents.missing_types():
+        seen = f"THREADLINE_MSGPACK_TYPES names {', '.join(missing)}, which cannot be imported"
+        found.append(("agents' types", "warn", seen, "correct it: such an object comes back as plain data"))
     return found
 
 

@@ -8,7 +8,7 @@ holds names, versions and times. Its metadata is sealed together with a digest o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple, cast
 
@@ -91,6 +91,29 @@ class SealingSaver(AsyncPostgresSaver):
         sealed = self._sealed_metadata(checkpoint, config, metadata)
         whole = cast("Checkpoint", {**checkpoint, "channel_values": values})
         return await super().aput({"configurable": bare}, whole, sealed, new_versions)
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,  # noqa: A002 - LangGraph's name
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """Checkpoints, newest first. What a filter names and SQL cannot see is looked for behind the opening."""
+        sealed = {name: value for name, value in (filter or {}).items() if self._vault.on and name not in _SEARCHED}
+        seen = {name: value for name, value in (filter or {}).items() if name not in sealed}
+        left = -1 if limit is None else limit
+        if not left:
+            return
+        found = super().alist(config, filter=seen or None, before=before, limit=None if sealed else limit)
+        async for one in found:
+            metadata: Mapping[str, Any] = one.metadata
+            if all(name in metadata and metadata[name] == value for name, value in sealed.items()):
+                left -= 1
+                yield one
+            if not left:
+                return
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
@@ -223,7 +246,8 @@ def sealed_value(vault: Vault, row: Sequence[str], kind: str, blob: bytes | None
     """Type and bytes of a channel's value as they are stored; `row` is thread, namespace, channel and version."""
     if not vault.on or kind == _EMPTY or blob is None:
         return kind, blob
-    return kind + _SEALED, vault.seal_bytes(blob, places.blob(row[0], row[1], row[2], row[3], kind))
+    # Other checkpointers' versions are numbers; the table has them as text.
+    return kind + _SEALED, vault.seal_bytes(blob, places.blob(row[0], row[1], row[2], str(row[3]), kind))
 
 
 def opened_value(vault: Vault, row: Sequence[str], kind: str, blob: Any) -> tuple[str, bytes]:

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
@@ -42,6 +43,7 @@ from threadline_worker.memory.index import open_store
 from threadline_worker.memory.keeper import keeper_of
 from threadline_worker.reconcile import Reconciler
 from threadline_worker.rescue import Rescuer
+from threadline_worker.retention.schedule import schedule_of
 from threadline_worker.runs import Runs
 from threadline_worker.settings import WorkerSettings
 from threadline_worker.sweep import Sweep
@@ -82,6 +84,7 @@ class WorkerProcess:
         self.worker_id = new_worker_id()
         self._draining = asyncio.Event()
         self._stop_now = asyncio.Event()
+        self._drain_began: float | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._runs = Runs(settings.concurrency)
         self._registry = CollectorRegistry()
@@ -219,6 +222,7 @@ class WorkerProcess:
             consuming = tasks.create_task(consumer.run(), name="consume")
             reporting = tasks.create_task(services.courier.run(), name="webhooks")
             keeping = tasks.create_task(keeper_of(services).run(), name="store")
+            retaining = tasks.create_task(schedule_of(services).run(), name="retention")
             if self._burst:
                 tasks.create_task(self._drain_when_idle(services), name="burst")
             log.info("worker.ready", agents=self._agents.names, slots=self._runs.slots)
@@ -227,9 +231,11 @@ class WorkerProcess:
             sweeping.cancel()
             reporting.cancel()
             keeping.cancel()
+            retaining.cancel()
 
     async def _drain(self, liveness: Liveness, consuming: asyncio.Task[None]) -> None:
         """A soft stop: the beat goes on until the last job is given back."""
+        self._drain_began = time.monotonic()
         log.info("worker.draining", running=len(self._runs), seconds=self._settings.drain)
         liveness.draining = True
         for run in self._runs:
@@ -282,6 +288,8 @@ class WorkerProcess:
         )
         if row is not None and row["in_recovery"]:
             raise BackendUnavailable("Postgres is a read-only replica: point DATABASE_URL at the primary")
+        named = {"worker_id": self.worker_id, "user_names": self._settings.client.user_names.mark}
+        await ledger.database.rows(self._queries["register_names"], named)
 
     async def _unregister(self, ledger: Custody) -> None:
         try:
@@ -305,6 +313,9 @@ class WorkerProcess:
         self._registry.register(QueueGauges(ask))
         self._metrics.worker_slots.set(self._runs.slots)
         self._metrics.worker_jobs_running.set_function(lambda: len(self._runs))
+        self._metrics.drain_seconds.set_function(self._drained_for)
+        for backend in ("redis", "postgres"):
+            self._metrics.backend_up.labels(backend=backend).set_function(partial(health.answers, backend))
         for state in ("used", "idle"):
             self._metrics.pool_connections.labels(state=state).set_function(partial(_pool_figure, services, state))
         settings = self._settings
@@ -321,6 +332,9 @@ class WorkerProcess:
         server.start()
         stack.callback(server.stop)
         log.info("worker.configuration", metrics=f"http://{settings.metrics_host}:{server.port}/metrics")
+
+    def _drained_for(self) -> float:
+        return 0.0 if self._drain_began is None else time.monotonic() - self._drain_began
 
     def _sweep_soon(self) -> None:
         self._sweep.soon.set()

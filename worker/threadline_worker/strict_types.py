@@ -28,6 +28,8 @@ SETTING: Final = "THREADLINE_MSGPACK_TYPES"
 TypeName = tuple[str, ...]
 
 _NAMED = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
+#: Release 0.1.0 gave files' modules names that nobody can declare, and took the plain data for their objects.
+_UNNAMED: Final = "threadline_agent_"
 #: The extensions that name what they are an instance of, as LangGraph writes them.
 _NAMING: Final = frozenset(
     {
@@ -96,7 +98,8 @@ class StrictSerializer(JsonPlusSerializer):
         with _blocked() as blocked:
             value = super().loads_typed(data)
         for module, name in blocked:
-            raise UndeclaredTypeError(module, name)
+            if not module.startswith(_UNNAMED):
+                raise UndeclaredTypeError(module, name)
         return value
 
     def _reads(self, module: str, name: str) -> bool:

@@ -44,7 +44,10 @@ class Backends:
         if settings.database_url:
             self.database = Database(settings.database_url, application_name="threadline-client")
             self.ledger = Ledger(
-                self.database, Queries(self.keys.schema, self.keys.checkpoints), lease_seconds=settings.lease_seconds, vault=settings.vault
+                self.database,
+                Queries(self.keys.schema, self.keys.checkpoints),
+                lease_seconds=settings.lease_seconds,
+                vault=settings.vault,
             )
 
     def need_ledger(self, call: str) -> Ledger:

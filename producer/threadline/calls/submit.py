@@ -73,11 +73,14 @@ class Submission:
         )
         try:
             await dispatch.send(redis, self._backends.keys, [message])
-            if announced_for is not None:
-                await self._announcer.queued(stored.job_id, stored.thread_id, announced_for)
         except REDIS_ERRORS:
             with suppress(BackendUnavailable):
                 await ledger.undispatch(stored.job_id, stored.dispatch_n)
+            return
+        if announced_for is not None:
+            # Whoever appends first puts it there: also where this client's user may not write logs.
+            with suppress(*REDIS_ERRORS):
+                await self._announcer.queued(stored.job_id, stored.thread_id, announced_for)
 
     async def _carry(self, request: JobRequest) -> None:
         """L5: the message is the only copy until a worker adopts it into the ledger."""

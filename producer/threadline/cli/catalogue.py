@@ -46,5 +46,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "memory": Entry(
         _CARE, "List, seed, save and delete what agents remember.", "threadline_worker.memory.commands:memory"
     ),
+    "prune": Entry(_CARE, "Compact idle threads; let old jobs and threads go.", "threadline.cli.prune:prune"),
+    "delete-user": Entry(_CARE, "Erase everything of a user.", "threadline.cli.delete_user:delete_user"),
     "doctor": Entry(_CARE, "Check servers, schema, workers and settings.", "threadline.cli.doctor.command:doctor"),
 }

@@ -25,7 +25,8 @@ _PLAIN_OPTIONS: Final = frozenset(
         "thread_id",
     }
 )
-_JSON: Final = ("input", "metadata", "result", "interrupts")
+#: Columns of JSON, and what the ledger's own statements write there, which says nothing.
+_JSON: Final[Mapping[str, Any]] = {"input": None, "metadata": {}, "result": None, "interrupts": []}
 #: Ends whose message the ledger's own statements write, without a word of anybody's data.
 _SAID_BY_THE_LEDGER: Final = frozenset({Code.EXPIRED, Code.TIMEOUT, Code.POISONED})
 #: A webhook's payload holds 8,192 characters of a message: sealed it must not be longer, or it could not be opened.
@@ -66,9 +67,8 @@ def opened_job(vault: Vault, row: Mapping[str, Any], job_id: str | None = None) 
     """A row of jobs, with those of its columns that it has. Raises CannotDecrypt."""
     named = str(row["job_id"]) if job_id is None else job_id
     opened = dict(row)
-    for column in _JSON:
-        # An empty list says nothing; resume_job gives it for "asks nothing".
-        if column in row and row[column] != []:
+    for column, empty in _JSON.items():
+        if column in row and row[column] != empty:
             opened[column] = vault.open(row[column], places.job(column, named))
     if row.get("message") is not None:
         plain = row.get("code") in _SAID_BY_THE_LEDGER

@@ -19,6 +19,7 @@ def langgraph_json(folder: Path, **told: object) -> str:
 def test_names_one_by_one(tmp_path: Path) -> None:
     assert read_project("a=m:x, b=m.n:y.z", tmp_path).sources == {"a": "m:x", "b": "m.n:y.z"}
     assert read_project("a=./a.py:x", tmp_path).sources == {"a": f"{tmp_path}/a.py:x"}
+    assert read_project("a=m:x", tmp_path).paths == (tmp_path,)
     assert read_project("  ", tmp_path).sources == {}
 
 

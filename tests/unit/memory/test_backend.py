@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import operator
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.store.memory import InMemoryStore
 
@@ -34,7 +38,7 @@ def env_of(project: Path, **more: str) -> dict[str, str]:
 
 
 class WithFiles(MessagesState):
-    files: dict[str, Any]
+    files: Annotated[dict[str, Any], operator.or_]
 
 
 async def within(
@@ -148,3 +152,40 @@ async def test_other_files_stay_in_the_threads_state(project: Path) -> None:
     backend = threadline_backend("/memories/=user:rw")
     assert type(backend.default).__name__ == "StateBackend"
     assert list(backend.routes) == ["/memories/"]
+
+
+USERS = st.sampled_from(["a", "A", "a ", "а", "../b", "b", "a.b", "b/../a", "a%2e", "shared", ""]).filter(
+    bool
+) | st.text(min_size=1)
+PATHS = st.lists(
+    st.sampled_from(["..", ".", "memories", "b", "shared", "~", "%2e%2e", "．．", "／", "*", "\\", "a\0"]), max_size=4
+).map("/".join)
+
+
+@settings(max_examples=40, deadline=None)
+@given(USERS, USERS, PATHS, st.sampled_from(["/memories/", "/memories/../memories/", "/", "/memories"]))
+def test_no_path_or_user_id_reaches_what_is_anothers(user: str, other: str, path: str, folder: str) -> None:
+    if user == other:
+        return
+    store, backend = InMemoryStore(), threadline_backend("/memories/=user:rw,/knowledge/=shared:r")
+
+    async def everything() -> Any:
+        full = f"{folder}{path}"
+        return [
+            await backend.awrite(full, "stolen"),
+            await backend.aread(full),
+            await backend.aedit(full, "c", "stolen"),
+            await backend.als(full),
+            await backend.agrep("canary", "/"),
+            await backend.aglob("**", "/memories/"),
+            await backend.adelete(full),
+        ]
+
+    async def run() -> Any:
+        await within(store, lambda: backend.awrite("/memories/b", "canary"), other)
+        answers = await within(store, everything, user)
+        return answers, await within(store, lambda: backend.aread("/memories/b"), other)
+
+    answers, kept = asyncio.run(run())
+    assert "canary" not in str(answers)
+    assert kept.file_data["content"] == "canary"

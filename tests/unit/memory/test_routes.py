@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from threadline.errors import ConfigurationError
+from threadline_worker.memory import threadline_backend
 from threadline_worker.memory.names import UserNames
 from threadline_worker.memory.routes import parse_routes, routes_from_env
+from threadline_worker.settings import WorkerSettings
 
 
 def test_the_default_is_the_users_memories() -> None:
@@ -36,7 +38,6 @@ def test_all_kinds(tmp_path: Path) -> None:
         "/memories/=user:/srv:rw",
         "/memories/=disk:rw",
         "/memories/=disk:relative:rw",
-        "/memories/=disk:/no/such/folder:rw",
         "/memories=user:rw",
         "memories/=user:rw",
         "/=user:rw",
@@ -52,3 +53,13 @@ def test_all_kinds(tmp_path: Path) -> None:
 def test_mistakes_are_told(text: str) -> None:
     with pytest.raises(ConfigurationError, match="THREADLINE_MEMORY_ROUTES"):
         parse_routes(text)
+
+
+def test_where_agents_run_the_folder_exists_and_elsewhere_it_need_not() -> None:
+    text = "/project/=disk:/no/such/folder:r"
+    assert len(parse_routes(text)) == 1  # `threadline migrate` runs on any machine
+    servers = {"REDIS_URL": "redis://h", "DATABASE_URL": "postgresql://h/d"}
+    with pytest.raises(ConfigurationError, match="/no/such/folder"):
+        WorkerSettings.from_env({**servers, "THREADLINE_MEMORY_ROUTES": text})
+    with pytest.raises(ConfigurationError, match="/no/such/folder"):
+        threadline_backend(text)

@@ -21,7 +21,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from threadline_worker.agents.errors import AgentConfigError
 
-__all__ = ["forget", "import_attribute", "local_modules", "missing_packages", "modified"]
+__all__ = ["forget", "import_attribute", "local_modules", "missing_packages", "missing_types", "modified"]
 
 _OURS = frozenset({"threadline", "threadline_worker"})
 
@@ -60,6 +60,18 @@ def missing_packages(required: Iterable[str]) -> list[str]:
     return [text for text in required if not _is_installed(text)]
 
 
+def missing_types(declared: Iterable[tuple[str, ...]]) -> list[str]:
+    """Those classes, as `module:Class`, that cannot be imported."""
+    return [":".join(one) for one in sorted(declared) if not _is_there(*one)]
+
+
+def _is_there(module: str, name: str) -> bool:
+    try:
+        return hasattr(importlib.import_module(module), name)
+    except (Exception, SystemExit):  # noqa: BLE001 - a module is anyone's code; that it fails is the answer
+        return False
+
+
 def _is_installed(text: str) -> bool:
     try:
         requirement = Requirement(text)
@@ -85,7 +97,8 @@ def _import_file(path: Path, paths: list[Path]) -> ModuleType:
     if not path.is_file():
         raise AgentConfigError(f"there is no Python file {path}")
     root = _root(path, paths)
-    _extend_path([root])
+    # The file's own folder, too: its neighbours are imported from there, as when Python runs the file itself.
+    _extend_path([root] if (path.parent / "__init__.py").exists() else [root, path.parent])
     parts = path.relative_to(root).with_suffix("").parts
     name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
     if all(part.isidentifier() for part in name.split(".")):
@@ -94,7 +107,7 @@ def _import_file(path: Path, paths: list[Path]) -> ModuleType:
             return importlib.import_module(name)
     # Something else has that name. This one is the same wherever the project lies.
     told = "/".join(parts) if root in paths else str(path)
-    return _import_as(f"threadline_agent_{path.stem}_{hashlib.sha256(told.encode()).hexdigest()[:12]}", path)
+    return _import_as(f"threadline_project_{path.stem}_{hashlib.sha256(told.encode()).hexdigest()[:12]}", path)
 
 
 def _root(path: Path, paths: list[Path]) -> Path:

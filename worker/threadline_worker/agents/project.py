@@ -44,7 +44,8 @@ def read_project(configured: str, folder: Path) -> Project:
         if not (equals and name.strip() and ":" in source):
             raise ConfigurationError(f"THREADLINE_AGENTS: {part!r} is not name=module:attr, nor a langgraph.json")
         sources[_name(name.strip())] = _located(source.strip(), folder)
-    return Project(sources)
+    # `my_agents:graph` is mostly a file where the worker is started.
+    return Project(sources, (folder.resolve(),) if sources else ())
 
 
 def _langgraph_json(path: Path) -> Project:

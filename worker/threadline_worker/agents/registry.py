@@ -14,7 +14,7 @@ from threadline_worker.agents.agent import Agent
 from threadline_worker.agents.blueprint import PerRun, Shared
 from threadline_worker.agents.errors import AgentConfigError, UnknownAgentError
 from threadline_worker.agents.factory import Factory, resolve
-from threadline_worker.agents.modules import forget, import_attribute, local_modules, modified
+from threadline_worker.agents.modules import forget, import_attribute, local_modules, missing_types, modified
 from threadline_worker.agents.opening import Opening
 from threadline_worker.agents.order import Order
 from threadline_worker.agents.project import read_project
@@ -79,6 +79,10 @@ class Agents:
     def missing_packages(self) -> list[str]:
         """Packages that langgraph.json asks for and nobody has installed."""
         return self._surroundings.missing()
+
+    def missing_types(self) -> list[str]:
+        """Classes that THREADLINE_MSGPACK_TYPES names and nobody finds; ask once the agents are loaded."""
+        return missing_types(self._types)
 
     async def _load(self, name: str) -> PerRun | Shared:
         started = time.monotonic()

@@ -14,6 +14,7 @@ from threadline.errors import CannotDecrypt, InvalidJob
 from threadline_worker.agents.registry import Agent
 from threadline_worker.checkpoints import CheckpointsAway, LeaseLost
 from threadline_worker.exhaustion import end_if_exhausted
+from threadline_worker.internal.compact import compact
 from threadline_worker.internal.fork import fork
 from threadline_worker.internal.history import history
 from threadline_worker.internal.scope import Scope, scope_of
@@ -31,6 +32,7 @@ log = structlog.get_logger(__name__)
 
 #: What workers of this release know by its name; queries/register.sql says so to the ledger. Each gives its result.
 OPERATIONS: Final[Mapping[str, Callable[[Scope, Mapping[str, Any]], Awaitable[Any]]]] = {
+    "compact": compact,
     "fork": fork,
     "history": history,
     "state": state,

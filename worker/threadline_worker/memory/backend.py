@@ -23,7 +23,7 @@ from deepagents.backends.protocol import (
 from langgraph.runtime import Runtime
 
 from threadline_worker.memory.names import UserNames
-from threadline_worker.memory.routes import Route, parse_routes, routes_from_env
+from threadline_worker.memory.routes import Route, check_folders, parse_routes, routes_from_env
 from threadline_worker.memory.text import problem
 from threadline_worker.memory.user import user_of_run
 
@@ -46,7 +46,8 @@ def threadline_backend(
     names = UserNames.from_env(env)
     if routes is None:
         routes = routes_from_env(env)
-    chosen = parse_routes(routes) if isinstance(routes, str) else routes
+    chosen = parse_routes(routes) if isinstance(routes, str) else tuple(routes)
+    check_folders(chosen)
     return CompositeBackend(
         default=default if default is not None else StateBackend(),
         routes={route.path: _backend(route, names) for route in chosen},

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from threadline.errors import ConfigurationError
 from threadline_worker.memory.names import UserNames
 
-__all__ = ["DEFAULT_ROUTES", "Route", "label_of", "parse_routes", "routes_from_env"]
+__all__ = ["DEFAULT_ROUTES", "Route", "check_folders", "label_of", "parse_routes", "routes_from_env"]
 
 VARIABLE = "THREADLINE_MEMORY_ROUTES"
 DEFAULT_ROUTES = "/memories/=user:rw"
@@ -74,6 +74,13 @@ def parse_routes(text: str) -> tuple[Route, ...]:
     return routes
 
 
+def check_folders(routes: Iterable[Route]) -> None:
+    """Where agents run, the folders of disk routes exist. Raises ConfigurationError."""
+    for route in routes:
+        if route.root is not None and not route.root.is_dir():
+            raise ConfigurationError(f"{VARIABLE}: {route.path}: there is no folder {route.root}: make it, or mount it")
+
+
 def _route(part: str) -> Route:
     path, equals, target = part.partition("=")
     kind, colon, rest = target.partition(":")
@@ -95,8 +102,6 @@ def _route(part: str) -> Route:
 
 def _folder(path: str, root: str) -> Path:
     folder = Path(root).expanduser()
-    if not folder.is_absolute() or not folder.is_dir():
-        raise ConfigurationError(
-            f"{VARIABLE}: {path}=disk:{root}: give the absolute path of an existing folder (no `,` in it)"
-        )
+    if not folder.is_absolute():
+        raise ConfigurationError(f"{VARIABLE}: {path}=disk:{root}: give the absolute path of a folder (no `,` in it)")
     return folder

@@ -16,6 +16,8 @@ def problem(path: str, *texts: str) -> str | None:
         sizes = [len(text.encode()) for text in (path, *texts)]
     except UnicodeEncodeError:
         return "halves of characters (lone surrogates) cannot be kept: write proper Unicode"
+    if path.endswith("/") or not path:
+        return "this is a folder: name a file in it"
     if any("\0" in text for text in (path, *texts)):
         return "a NUL character cannot be kept: leave it out"
     if sizes[0] > MAX_PATH_BYTES:

@@ -10,7 +10,8 @@ from psycopg.rows import DictRow
 
 from threadline.cli.describe import age
 from threadline.cli.doctor.check import Check, Level
-from threadline.errors import BackendUnavailable, ConfigurationError, NotMigrated
+from threadline.encryption import places
+from threadline.errors import BackendUnavailable, CannotDecrypt, ConfigurationError, NotMigrated
 from threadline.ledger.database import Database, speaking
 from threadline.ledger.migrate import LATEST, check_migrated
 from threadline.ledger.sql import Queries
@@ -93,7 +94,7 @@ async def _schema(connection: AsyncConnection[DictRow], queries: Queries, settin
     workers = await cursor.fetchall()
     ledger = await _row(connection, queries, "doctor_ledger")
     webhooks = await _row(connection, queries, "doctor_webhooks")
-    return [*found, *judge_workers(workers), *judge_ledger(ledger), judge_webhooks(webhooks)]
+    return [*found, *judge_workers(workers), *judge_ledger(_opened(ledger, settings)), judge_webhooks(webhooks)]
 
 
 async def _row(connection: AsyncConnection[DictRow], queries: Queries, name: str) -> DictRow:
@@ -144,6 +145,14 @@ def _worker(row: DictRow) -> str:
     agents = ", ".join(sorted(row["agents"])) or "no agents"
     draining = ", draining" if row["draining"] else ""
     return f"{row['worker_id']} ({agents}; beat {row['beat_age']:.1f} s ago{draining})"
+
+
+def _opened(row: DictRow, settings: ClientSettings) -> DictRow:
+    place = places.dead_letter("reason", str(row["last_message"]))
+    try:
+        return {**row, "last_reason": settings.vault.open_words(row["last_reason"], place, or_plain=True)}
+    except CannotDecrypt as error:
+        return {**row, "last_reason": str(error)}
 
 
 def judge_ledger(row: DictRow) -> list[Check]:

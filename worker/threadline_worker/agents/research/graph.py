@@ -5,11 +5,13 @@ from typing import Annotated, Any, NotRequired
 import structlog
 from deepagents import FilesystemPermission, SubAgent, create_deep_agent
 from deepagents.graph import DeepAgentState
+from deepagents.middleware.subagents import GENERAL_PURPOSE_SUBAGENT
 from langchain.agents.middleware import TodoListMiddleware
 from langchain_core.tools import BaseTool
 from langgraph.graph.state import CompiledStateGraph
 
 from threadline_worker.agents.models import resolve_model
+from threadline_worker.agents.research.approvals import Approvals
 from threadline_worker.agents.research.corpus import Corpus
 from threadline_worker.agents.research.fetch import Fetcher
 from threadline_worker.agents.research.prompts import (
@@ -56,7 +58,7 @@ def build_research(settings: ResearchSettings) -> CompiledStateGraph[Any, Any, A
         model,
         tools=[*tools, *recall],
         system_prompt=main_prompt(routes),
-        middleware=[TodoListMiddleware()],
+        middleware=[TodoListMiddleware(), Approvals(settings.approve)],
         subagents=_subagents(tools, routes),
         backend=threadline_backend(routes, env=settings.memory),
         state_schema=ResearchState,
@@ -83,6 +85,8 @@ def _subagents(tools: list[BaseTool], routes: tuple[Route, ...]) -> list[SubAgen
     kept = [f"{path}**" for path in dict.fromkeys(["/memories/", *(route.path for route in routes)])]
     leader_only = FilesystemPermission(operations=["write"], paths=[*kept, "/report.md"], mode="deny")
     return [
+        # The one that deepagents would add by itself could write everything, and publish unseen.
+        {**GENERAL_PURPOSE_SUBAGENT, "tools": tools, "permissions": [leader_only]},
         SubAgent(
             name="researcher",
             description=RESEARCHER_DESCRIPTION,
