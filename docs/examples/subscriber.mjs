@@ -26,8 +26,8 @@ function show(event) {
   last = event.id;
   if (event.ns.length === 0 && endsStep(event)) step = event.step ?? step;
 }
-function parse(text) { // an event with a position, or null: whoever reaches Redis may write anything
-  try { const event = JSON.parse(text); return /^\d+-\d+$/.test(event.id) ? event : null; } catch { return null; }
+function parse(text) { // an event of this job with a position, or null: whoever reaches Redis may write anything
+  try { const event = JSON.parse(text); return /^\d+-\d+$/.test(event.id) && event.job_id === job ? event : null; } catch { return null; }
 }
 function reply(b, at = 0) { // one value of Redis' protocol as [value, where it ends]; null while it is incomplete
   const eol = b.indexOf("\r\n", at), kind = String.fromCharCode(b[at]);
@@ -49,6 +49,7 @@ async function session(socket) {
   let buffer = Buffer.alloc(0), wake = () => {};
   const live = [], answers = [];
   const cut = new Promise((_, no) => ["error", "close"].forEach((sign) => socket.on(sign, () => no(new Error(sign)))));
+  socket.setTimeout(10000, () => socket.destroy(new Error("silent"))); // the look every 5 s is answered, or it is dead
   socket.on("data", (chunk) => {
     buffer = Buffer.concat([buffer, chunk]);
     for (let got; (got = reply(buffer)) !== null; buffer = buffer.subarray(got[1])) {
@@ -59,7 +60,8 @@ async function session(socket) {
   const ask = async (...words) => {
     socket.write(`*${words.length}\r\n${words.map((w) => `$${Buffer.byteLength(w)}\r\n${w}\r\n`).join("")}`);
     const answer = await Promise.race([cut, new Promise((yes) => answers.push(yes))]);
-    if (answer instanceof Error) throw Object.assign(answer, { refused: true });
+    const refused = answer instanceof Error && !/^(LOADING|BUSY|MASTERDOWN) /.test(answer.message); // these will pass
+    if (answer instanceof Error) throw Object.assign(answer, { refused });
     return answer;
   };
   const entries = async (...words) => (await ask(...words)).map(([id, fields]) => {

@@ -145,11 +145,14 @@ class Client:
         """The handle of a known job. Raises JobNotFound, ThreadOwnedByAnother.
 
         With Redis alone nobody can say whether the id is known: the handle is made unseen, and its `events()` and
-        `result()` wait for as long as nothing is published under that id; it may be enqueued later.
+        `result()` wait for as long as nothing is published under that id; it may be enqueued later. Nor whose it is: a
+        `user_id` raises NeedsDatabase.
         """
         check_id("job id", job_id)
+        if user_id is not None:
+            self._backends.need_ledger("user_id=")
         if not self.has_ledger:
-            return Job(self, job_id, "", user_id)
+            return Job(self, job_id, "", None)
         snapshot = await self.snapshot(job_id, user_id)
         return Job(self, job_id, snapshot.status.thread_id, user_id)
 
@@ -298,7 +301,8 @@ class Client:
 
         With Redis alone (no database_url) nobody knows the thread's earlier jobs: it begins with the job of `after`,
         if given, and goes on with those that are heard of from now on, each with its whole log. A `gap` with an empty
-        `job_id` says that whole jobs may be missing, because the connection was lost or because of `after`.
+        `job_id` says that whole jobs may be missing, because the connection was lost or because of `after`. A
+        `user_id`, which nobody could check, raises NeedsDatabase.
 
         Raises ThreadOwnedByAnother, InvalidJob (`thread_id` or `after` is none), JobNotFound (the job of `after` is
         not, or no more, one of this thread), BackendUnavailable if a server cannot be reached at the start.

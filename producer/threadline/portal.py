@@ -12,7 +12,7 @@ import os
 import queue
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Generator
 from concurrent.futures import CancelledError, Future
 from contextlib import aclosing, suppress
 from typing import Any, Final, Generic, TypeVar
@@ -29,6 +29,8 @@ _AHEAD: Final = 64
 #: Seconds that `close()`, and the end of an iteration, give what is under way to let go of its connections.
 _CLOSE_SECONDS: Final = 5.0
 _STOP_SECONDS: Final = 1.0
+#: Between two attempts to cancel what does not end.
+_AGAIN_SECONDS: Final = 0.2
 
 
 class Portal(Generic[R]):
@@ -54,20 +56,22 @@ class Portal(Generic[R]):
 
         `meanwhile` is what the calling thread does before it waits; what it raises ends the call, too.
         """
-        future = self._life().submit(ask)
+        life, call = self._life(), _Call()
         try:
+            future = life.submit(ask, call)
             if meanwhile is not None:
                 meanwhile(future)
             return future.result()
         except CancelledError:
             raise BackendUnavailable("the client was closed during the call") from None
         finally:
-            future.cancel()  # a no-op unless waiting was interrupted; the loop's thread cleans up
+            call.give_up()  # a no-op unless waiting was interrupted; the loop's thread cleans up
 
     def iterate(self, ask: Callable[[R], AsyncGenerator[T, None]]) -> Generator[T, None, None]:
         """The items of `ask(resource)`, which begins at the first `next()` and ends with this generator."""
         pump = _Pump[R, T](self._life(), ask)
         try:
+            pump.start()
             while (item := pump.next()) is not None:
                 yield item[0]
         finally:
@@ -88,6 +92,29 @@ class Portal(Generic[R]):
         return life
 
 
+class _Call:
+    """One call's task. It can be given up at any moment: Ctrl-C may come before anybody knows that it has begun."""
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[Any] | None = None
+        self._given_up = False
+
+    def begin(self) -> asyncio.Task[Any]:
+        """In the task. Raises asyncio.CancelledError if nobody waits for it any more."""
+        self.task = asyncio.current_task()
+        assert self.task is not None  # noqa: S101 - a coroutine that runs is in a task
+        if self._given_up:
+            raise asyncio.CancelledError
+        return self.task
+
+    def give_up(self) -> None:
+        """Cancel it, from any thread."""
+        self._given_up = True
+        if self.task is not None and not self.task.done():
+            with suppress(RuntimeError):  # the loop is closed, and the task with it
+                self.task.get_loop().call_soon_threadsafe(self.task.cancel)
+
+
 class _Life(Generic[R]):
     """A portal's loop, thread and resource in one process."""
 
@@ -103,7 +130,7 @@ class _Life(Generic[R]):
         self._ended = False
         self._calls: set[asyncio.Task[Any]] = set()
 
-    def submit(self, ask: Callable[[R], Coroutine[Any, Any, T]]) -> Future[T]:
+    def submit(self, ask: Callable[[R], Coroutine[Any, Any, T]], call: _Call) -> Future[T]:
         """Begin a call. Raises BackendUnavailable if the portal was closed."""
         if self.inside:
             raise RuntimeError("a blocking call inside the client's own event loop would wait for itself")
@@ -111,11 +138,18 @@ class _Life(Generic[R]):
             if self._ended:
                 raise BackendUnavailable("the client is closed: make a new one")
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="threadline-client", daemon=True)
-                _living.add(self)
-                self._thread.start()
+                self._begin()
             loop, _, resource = self._ready.result()
-            return asyncio.run_coroutine_threadsafe(self._called(ask, resource), loop)
+            return asyncio.run_coroutine_threadsafe(self._called(ask, resource, call), loop)
+
+    def _begin(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="threadline-client", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # no more threads: nobody may wait for this one, and a later call tries again
+            self._thread = None
+            raise
+        _living.add(self)
 
     def stop(self) -> None:
         """Have the loop end, and wait for nothing: the collector may call from any thread, whatever locks it holds."""
@@ -162,16 +196,14 @@ class _Life(Generic[R]):
         await stop.wait()
         for call in self._calls:
             call.cancel()
-        if self._calls:
-            await asyncio.wait(self._calls, timeout=_CLOSE_SECONDS)
+        await _end(self._calls, _CLOSE_SECONDS)
         with suppress(TimeoutError):  # a server that does not even take a good-bye: the connections go with the loop
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._close_resource(resource)
 
-    async def _called(self, ask: Callable[[R], Coroutine[Any, Any, T]], resource: R) -> T:
+    async def _called(self, ask: Callable[[R], Coroutine[Any, Any, T]], resource: R, call: _Call) -> T:
         """Know the task while it runs: the resource's own tasks are not to be cancelled, its `close` ends them."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a coroutine that runs is in a task
+        task = call.begin()
         self._calls.add(task)
         try:
             return await ask(resource)
@@ -187,9 +219,13 @@ class _Pump(Generic[R, T]):
         self._ask = ask
         self._items: queue.SimpleQueue[tuple[T] | None] = queue.SimpleQueue()
         self._room = asyncio.Semaphore(_AHEAD)
-        self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._future = life.submit(self._drive)
+        self._call = _Call()
+        self._future: Future[None] = Future()
+
+    def start(self) -> None:
+        """Begin to fetch. Raises BackendUnavailable if the portal was closed."""
+        self._future = self._life.submit(self._drive, self._call)
         # Whatever ends it (the source, an error, close) the reader hears of behind the last item.
         self._future.add_done_callback(lambda _: self._items.put(None))
 
@@ -211,22 +247,38 @@ class _Pump(Generic[R, T]):
 
     def stop(self) -> None:
         """Let go of the source. Returns when it has let go of its connections, or after a second."""
-        if self._life.pid != os.getpid() or not self._future.cancel() or self._life.inside:
+        if self._life.pid != os.getpid():
+            return
+        self._call.give_up()
+        if self._call.task is None or self._call.task.done() or self._life.inside:
             return
         # The client may be being closed, which does the same; or the collector called from under a lock of the loop's.
         with suppress(BackendUnavailable, CancelledError, TimeoutError):
-            self._life.submit(self._gone).result(_STOP_SECONDS)
+            self._life.submit(self._gone, _Call()).result(_STOP_SECONDS)
 
     async def _drive(self, resource: R) -> None:
-        self._task, self._loop = asyncio.current_task(), asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         async with aclosing(self._ask(resource)) as source:
             async for item in source:
                 self._items.put((item,))
                 await self._room.acquire()
 
     async def _gone(self, _resource: R) -> None:
-        if self._task is not None:
-            await asyncio.wait({self._task}, timeout=_STOP_SECONDS)
+        if self._call.task is not None:
+            await _end({self._call.task}, _STOP_SECONDS)
+
+
+async def _end(tasks: Collection[asyncio.Task[Any]], limit: float) -> None:
+    """Wait so many seconds until tasks that were cancelled are over; those that did not hear of it are told again.
+
+    Python 3.11's wait_for, which drivers use, loses a cancellation that comes with an answer. But not at once: a second
+    one would cut off the good-bye to the server.
+    """
+    until = asyncio.get_running_loop().time() + limit
+    while tasks and (left := until - asyncio.get_running_loop().time()) > 0:
+        _, tasks = await asyncio.wait(tasks, timeout=min(left, _AGAIN_SECONDS))
+        for task in tasks:
+            task.cancel()
 
 
 #: What runs in this process (and, after a fork, what ran in its parent).
@@ -240,5 +292,6 @@ def _forget(lives: dict[int, _Life[Any]]) -> None:
 
 @atexit.register
 def _end_all() -> None:
-    for life in [life for life in _living if life.pid == os.getpid()]:
-        life.end()
+    for life in list(_living):  # a copy: the threads of others may be ending meanwhile
+        if life.pid == os.getpid():
+            life.end()

@@ -1,6 +1,6 @@
 """From the moment at which a graph makes an event to its receipt by `Job.events()`, with 1 and with 50 jobs streaming.
 
-`PYTHONPATH=tests python -m bench.latency [--seconds 35]`. One JSON line each: milliseconds of `custom` events (ten a
+`PYTHONPATH=tests python -m bench.latency [--seconds 32]`. One JSON line each: milliseconds of `custom` events (ten a
 step) and of `updates` (one a step), through one worker, all followers in one process. One job makes about ten steps a
 second, each of the fifty one step a second and for half of the time. Counted is what is made while all jobs run: from
 one second after the last of them was heard of first, to the first one's end; claims and ends are in no figure.
@@ -75,7 +75,7 @@ async def _measure(bench: House, jobs: int, seconds: float) -> _Heard:
 def main() -> None:
     """One worker that takes all jobs at once."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=35.0)
+    parser.add_argument("--seconds", type=float, default=32.0)
     seconds = parser.parse_args().seconds
     agents, slots = "metronome=bench.metronome:metronome", str(_MANY)
     with house(THREADLINE_AGENTS=agents, THREADLINE_CONCURRENCY=slots) as bench:

@@ -1,6 +1,6 @@
 """How long until a job of a killed worker runs elsewhere: SIGKILL again and again, default settings, one JSON line.
 
-`PYTHONPATH=tests python -m bench.pickup [--kills 20] [--workers 3]`. Measured from the signal to the arrival of
+`PYTHONPATH=tests python -m bench.pickup [--kills 14] [--workers 3]`. Measured from the signal to the arrival of
 `resumed` at a subscriber. A killed worker is replaced; each kill waits until another worker is older than the lease,
 as it is in a service that was not started this minute (V2).
 """
@@ -58,7 +58,7 @@ async def _kill_in_mid_run(job: Job, alive: dict[WorkerHandle, float]) -> float:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=14)
     parser.add_argument("--workers", type=int, default=3)
     wanted = parser.parse_args()
     with house() as made:

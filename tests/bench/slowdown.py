@@ -1,6 +1,6 @@
 """What publishing costs a run of 30 steps: with a subscriber, without one, and with a Redis that answers 50 ms late.
 
-`PYTHONPATH=tests python -m bench.slowdown [--pairs 40] [--work '10 ms']`. One JSON line each. Its ratios are medians
+`PYTHONPATH=tests python -m bench.slowdown [--pairs 32] [--work '10 ms']`. One JSON line each. Its ratios are medians
 over pairs: a run and the same one with publishing off (bench/unpublished.py) in the same round of the same worker; the
 order within a round is random. They are of
 
@@ -138,7 +138,7 @@ async def _measure(bench: House, pairs: int, works: Sequence[str]) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=40)
+    parser.add_argument("--pairs", type=int, default=32)
     parser.add_argument("--work", choices=_WORK, action="append", help="per step; 0 ms and 10 ms by default")
     wanted = parser.parse_args()
     with house(THREADLINE_AGENTS="thirty=bench.thirty:thirty") as bench, suppress(KeyboardInterrupt):

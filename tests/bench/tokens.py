@@ -1,16 +1,20 @@
 """Tokens per second through one worker with and without coalescing, and what Redis has to do for each.
 
-`PYTHONPATH=tests python -m bench.tokens [TOKENS]`. One JSON line each, all as fast as the graph can make them, so that
-what publishing costs is between the first two and the third: `dropped` is the same stream of LangGraph's with
-publishing off (bench/unpublished.py). `not streamed` is the same graph without `messages`.
+`PYTHONPATH=tests python -m bench.tokens [TOKENS]`. One JSON line each, medians of runs as fast as the graph can make
+tokens. What publishing costs is between `coalesced` and `dropped`, which is the same stream of LangGraph's with
+publishing off (bench/unpublished.py); `not streamed` is the same graph without `messages`. These three alternate in one
+worker; `one by one` has a worker of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
+import statistics
 import sys
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from redis.asyncio import Redis
@@ -20,6 +24,7 @@ from bench.house import House, house
 from bench.unpublished import UNPUBLISHED
 from threadline import Client
 
+_ROUNDS: Final = 3
 _COMMANDS: Final = ("evalsha", "xadd", "publish", "xrevrange", "expire")
 
 
@@ -40,22 +45,36 @@ _WAYS: Final = (
 )
 
 
-async def _measure(bench: House, tokens: int, way: _Way) -> dict[str, Any]:
+async def _measure(bench: House, tokens: int, ways: Sequence[_Way]) -> None:
+    found: dict[str, list[dict[str, float]]] = {way.name: [] for way in ways}
     async with (
         Client(redis_url=bench.urls.redis_url, database_url=bench.urls.database_url) as client,
         Redis.from_url(bench.urls.redis_url) as redis,
     ):
-        await _type(client, way)  # warm
-        before, began = await _calls(redis), time.perf_counter()
-        await _type(client, way)
-        seconds, after = time.perf_counter() - began, await _calls(redis)
-        calls = {name: after[name] - before[name] for name in _COMMANDS}
-        return {
-            "tokens_per_second": round(tokens / seconds),
-            "events": calls["xadd"],
-            "redis_calls_per_token": round(calls["evalsha"] / tokens, 4),
-            "redis_commands_per_token": round(sum(calls.values()) / tokens, 4),
-        }
+        for number in range(_ROUNDS + 1):
+            for way in random.sample(ways, len(ways)):
+                run = await _run(client, redis, tokens, way)
+                if number:  # the first one is for warming up
+                    found[way.name].append(run)
+    for name, runs in found.items():
+        say("tokens", how=name, tokens=tokens, runs=len(runs), **_medians(runs))
+
+
+async def _run(client: Client, redis: Any, tokens: int, way: _Way) -> dict[str, float]:
+    before, began = await _calls(redis), time.perf_counter()
+    await _type(client, way)
+    seconds, after = time.perf_counter() - began, await _calls(redis)
+    calls = {name: after[name] - before[name] for name in _COMMANDS}
+    return {
+        "tokens_per_second": round(tokens / seconds),
+        "events": calls["xadd"],
+        "redis_calls_per_token": round(calls["evalsha"] / tokens, 4),
+        "redis_commands_per_token": round(sum(calls.values()) / tokens, 4),
+    }
+
+
+def _medians(runs: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
 
 
 async def _type(client: Client, way: _Way) -> None:
@@ -71,13 +90,13 @@ async def _calls(redis: Any) -> dict[str, int]:
 
 
 def main(tokens: int) -> None:
-    """One worker for each way, one after the other."""
+    """One worker for each setting of `coalesce`."""
     env = {"THREADLINE_AGENTS": "typist=bench.typist:typist", "TEST_TOKENS": str(tokens)}
-    for way in _WAYS:
-        with house(**env, BENCH_COALESCE=way.coalesce) as bench:
+    for coalesce in ("on", "off"):
+        with house(**env, BENCH_COALESCE=coalesce) as bench:
             bench.start()
-            say("tokens", how=way.name, tokens=tokens, **asyncio.run(_measure(bench, tokens, way)))
+            asyncio.run(_measure(bench, tokens, [way for way in _WAYS if way.coalesce == coalesce]))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20_000)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)

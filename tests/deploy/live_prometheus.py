@@ -69,8 +69,8 @@ class Prometheus:
 
     def series(self, expression: str, since: float, until: float | None = None) -> list[dict[str, Any]]:
         """What the expression gave, second by second, without what is no number."""
-        asked = {"query": expression.replace("$__rate_interval", RATE), "start": since, "step": 1}
-        asked["end"] = until or time.time()
+        query = expression.replace("$__rate_interval", RATE)
+        asked = {"query": query, "start": f"{since}", "end": f"{until or time.time()}", "step": "1"}
         answer = httpx.get(f"{self._url}/api/v1/query_range", params=asked)
         assert answer.status_code == 200, answer.text
         found = []

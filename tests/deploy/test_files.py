@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]  # its stubs are a package that only deploy/ would need
 
 from support.estate import DEPLOY
 from support.markdown import anchors

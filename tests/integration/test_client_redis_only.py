@@ -114,6 +114,14 @@ async def test_redis_alone_awaits_results_by_the_log(
             await job.result(timeout=10)
 
 
+async def test_redis_alone_lets_nobody_act_as_a_user(redis_only: Client) -> None:
+    job = await redis_only.enqueue("steps", "a", user_id="me")
+    with pytest.raises(NeedsDatabase, match="user_id= reads the ledger"):
+        await redis_only.job(job.job_id, user_id="you")
+    with pytest.raises(NeedsDatabase, match="user_id= reads the ledger"):
+        await anext(redis_only.thread_events(job.thread_id, user_id="you"))
+
+
 async def test_redis_alone_says_when_redis_is_away() -> None:
     async with Client(redis_url=NOBODY) as client:
         with pytest.raises(BackendUnavailable, match=r"Redis: .* the job was not accepted for certain; repeat it"):

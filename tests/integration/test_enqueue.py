@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import AsyncConnection
+from psycopg.rows import scalar_row
 from redis.asyncio import Redis
 
 from support.ledger import Bench, bench_on, cloned, emptied, request
@@ -279,6 +280,17 @@ async def test_L3_an_error_inside_is_undone_to_the_savepoint(
             await client.enqueue("steps", "a", connection=callers)
     assert callers.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
     assert await (await callers.execute("SELECT 1")).fetchone() == (1,)
+
+
+async def test_L3_any_row_factory_will_do(client: Client, bench: Bench, shared: str) -> None:
+    async with await AsyncConnection.connect(shared, row_factory=scalar_row) as callers:
+        job = await client.enqueue("steps", "a", connection=callers)
+    assert (await bench.row(job.job_id))["state"] == "queued"
+
+
+async def test_a_blocking_connection_is_refused_in_words(client: Client, shared: str) -> None:
+    with psycopg.connect(shared) as callers, pytest.raises(InvalidJob, match=r"is a Connection: .* AsyncConnection"):
+        await client.enqueue("steps", "a", connection=callers)  # type: ignore[arg-type]  # on purpose
 
 
 async def test_L3_an_autocommit_connection_commits_at_once(client: Client, bench: Bench, shared: str) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from msgspec.structs import replace
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as ConnectionLost
 
 from support.logs import KEYS, Log, log_on
 from threadline.contract.events import Event, encode_event
@@ -149,6 +152,19 @@ async def test_a_gap_is_an_event_of_this_job_without_an_id(log: Log) -> None:
     assert gap.data == {"after": None, "next": "1-5"}
 
 
+@pytest.mark.parametrize("stranger", ["another", "x\x1b[2J", ""])
+async def test_what_is_no_event_of_this_job_is_nobodys(log: Log, stranger: str) -> None:
+    reader = log.follow()
+    await log.heard()
+    foreign = replace(log.event("1-1", "succeeded"), job_id=stranger)
+    await log.redis.publish(log.key, encode_event(foreign))
+    await put(log, log.event("0-1", "queued"))
+    await put(log, foreign)
+    await put(log, log.event("2-1", "succeeded", prev="0-1"))
+    assert await reader.end() == ["0-1", "2-1"]
+    assert await log.follow("1-1").end() == [("gap", "1-1", "2-1"), "2-1"]
+
+
 async def test_a_dropped_event_leaves_a_gap_live_and_later(log: Log) -> None:
     live = log.follow()
     await log.heard()
@@ -158,6 +174,22 @@ async def test_a_dropped_event_leaves_a_gap_live_and_later(log: Log) -> None:
     told = ["0-1", "1-1", "1-2", ("gap", "1-2", "1-4"), "1-4", "2-1"]
     assert await live.end() == told
     assert await log.follow().end() == told
+
+
+async def test_P4_an_end_that_was_read_as_the_connection_broke_is_told(log: Log, monkeypatch) -> None:
+    """The stream is read on behind the end, for a retry may follow; there the connection is lost."""
+    await log.add(("1-1", "started"), "1-2")
+    await log.add(("2-1", "succeeded"))
+    real, calls = Redis.xrange, itertools.count(1)
+
+    def broken_once(*args: Any, **more: Any) -> Any:
+        if next(calls) == 2:
+            raise ConnectionLost("cut")
+        return real(*args, **more)
+
+    monkeypatch.setattr(Redis, "xrange", broken_once)
+    assert await log.follow().end() == ["0-1", "1-1", "1-2", "2-1"]
+    assert next(calls) > 2
 
 
 async def test_P2_a_wrong_prev_is_a_gap(log: Log) -> None:
@@ -259,7 +291,10 @@ async def test_a_page_of_foreign_entries_does_not_hide_what_follows(log: Log) ->
 
 
 async def test_unknown_types_and_fields_pass_on(log: Log) -> None:
-    text = b'{"v":1,"id":"1-2","job_id":"j","thread_id":"t","type":"thoughts","ns":[],"data":{"a":1},"more":[1]}'
+    text = (
+        b'{"v":1,"id":"1-2","job_id":"%b","thread_id":"t","type":"thoughts","ns":[],"data":{"a":1},"more":[1]}'
+        % log.job_id.encode()
+    )
     await log.add(("1-1", "started"))
     await log.redis.xadd(log.key, {"e": text}, id="1-2")
     await log.add(("2-1", "succeeded"))
@@ -309,11 +344,16 @@ async def test_P4_who_comes_after_the_log_has_expired_is_told_the_end_at_once(lo
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_the_log_has_the_first_word_on_the_end(log: Log) -> None:
+async def test_the_log_has_the_first_word_on_the_end(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ENDING_SECONDS", 10.0)
     ledger = Ledger()
     reader = log.follow(ending=ledger)
-    await log.heard()
-    ledger.end = log.event("2-1", "succeeded", data="the ledger's")
+    async with asyncio.timeout(10):
+        while not ledger.asked:  # at once: there is no log yet
+            await asyncio.sleep(0.002)
+        ledger.end, before = log.event("2-1", "succeeded", data="the ledger's"), ledger.asked
+        while ledger.asked == before:  # when nothing has come for a while
+            await asyncio.sleep(0.002)
     await log.add(("1-1", "started"), "1-2")
     await log.add(("2-1", "succeeded"))
     assert await reader.end() == ["0-1", "1-1", "1-2", "2-1"]

@@ -62,14 +62,16 @@ class Subscriber:
 
 
 @contextlib.asynccontextmanager
-async def node(log: Log, *after: str) -> AsyncIterator[Subscriber]:
+async def node(
+    log: Log, *after: str, url: str | None = None, program: Path = ROOT / "docs/examples/subscriber.mjs"
+) -> AsyncIterator[Subscriber]:
     """`node subscriber.mjs JOB [LAST-ID]`."""
     process = await asyncio.create_subprocess_exec(
         NODE,
-        ROOT / "docs/examples/subscriber.mjs",
+        program,
         log.job_id,
         *after,
-        env={"REDIS_URL": log.url},
+        env={"REDIS_URL": url or log.url},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -116,3 +118,24 @@ async def test_a_subscriber_that_begins_behind_the_end_ends(log: Log) -> None:
     async with node(log, "2-1") as over, node(log, "1-1") as before:
         assert await over.end() == []
         assert await before.end() == ["2-1"]
+
+
+@pytest.mark.parametrize("says", [b"", b"-LOADING Redis is loading the dataset in memory\r\n"])
+async def test_a_redis_that_is_silent_or_still_loading_is_asked_again(log: Log, tmp_path: Path, says: bytes) -> None:
+    example = (ROOT / "docs/examples/subscriber.mjs").read_text()
+    assert "setTimeout(10000," in example
+    impatient = tmp_path / "subscriber.mjs"
+    impatient.write_text(example.replace("setTimeout(10000,", "setTimeout(200,"))
+    asked = asyncio.Semaphore(0)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            asked.release()
+            writer.write(says)
+            await reader.read()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+        async with node(log, url=url, program=impatient), asyncio.timeout(20):
+            for _ in range(3):
+                await asked.acquire()

@@ -9,9 +9,10 @@ import pytest
 
 from support.ledger import Bench, bench_on, cloned, emptied
 from support.logs import Reader
-from support.servers import ServerUrls
 from support.threads import Stage, stage_on, told
 from threadline.contract.states import State
+from threadline.ledger.sql import Queries, migrations
+from threadline_worker.embedded import ServerUrls
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +119,36 @@ async def test_a_retry_after_an_earlier_job_became_due(stage: Stage) -> None:
         *ids(failing, "3-1", "4-1", "5-1"),
     ]
     await from_everywhere(stage, live, whole)
+
+
+async def test_a_log_that_was_lost_holds_nobody_up(stage: Stage) -> None:
+    failing = await stage.whole(1, State.FAILED)
+    waiting = await stage.enqueue()
+    await stage.cancel(waiting)
+    await stage.retry(failing)
+    await stage.redis.flushdb()
+    reader = stage.follow()
+    await reader.got(2)
+    assert told(reader) == ids(waiting, "gap", "1-1")  # of what is over only the log could tell
+    await stage.start(failing)
+    await stage.end(failing)
+    await reader.got(6)
+    assert told(reader)[2:4] == [f"{failing}/0-1", f"{failing}/gap"]
+    assert told(reader)[-1] == f"{failing}/5-1"
+
+
+async def test_jobs_from_before_the_table_are_told_in_their_order(stage: Stage) -> None:
+    await stage.whole()
+    await stage.cancel(await stage.enqueue())
+    running = await stage.start(await stage.enqueue())
+    waiting = await stage.enqueue()
+    await stage.bench.sql("DROP FUNCTION threadline.begin_stretch CASCADE")
+    await stage.bench.sql("DROP TABLE threadline.stretches")
+    [text] = [text for _, name, text in migrations() if "stretches" in name]
+    async with stage.bench.ledger.database.connection() as connection:
+        await connection.execute(Queries("threadline").fill(text), prepare=False)
+    reader = stage.follow()
+    await caught_up(reader, stage.expected())
+    await stage.end(running)
+    await stage.end(await stage.start(waiting))
+    await caught_up(reader, stage.expected())

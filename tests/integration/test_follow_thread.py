@@ -195,6 +195,7 @@ async def test_a_position_that_is_none_is_refused(stage: Stage, bench: Bench, re
         elsewhere = await other.whole()
     refused: list[tuple[str, type[Exception]]] = [
         ("2-1", InvalidJob),
+        (7, InvalidJob),  # type: ignore[list-item]  # on purpose
         (f"{job}/", InvalidJob),
         (f"{job}/x", InvalidJob),
         ("a b/2-1", InvalidJob),

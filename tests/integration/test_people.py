@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from support.desk import LedgerView
+from support.ledger import bench_on
 from support.workers import Workers
 from threadline import (
     Client,
@@ -21,7 +22,10 @@ from threadline import (
     NotWaiting,
     ThreadMovedOn,
     ThreadOwnedByAnother,
+    Waiting,
 )
+from threadline.cli.resume import _decided as decided
+from threadline.contract.states import State
 
 AGENTS = ",".join(f"{name}=support.people_graphs:{name}" for name in ("both", "nested", "paused"))
 QUICK = {"THREADLINE_HEARTBEAT_SECONDS": "0.2", "THREADLINE_LEASE_SECONDS": "5"}
@@ -103,11 +107,20 @@ async def test_several_questions_are_answered_by_their_ids(client: Client, worke
     assert sorted((await rest.result(timeout=20))["heard"]) == ["left: l=L", "right: r\0=R"]
 
 
-async def test_a_breakpoint_takes_no_answer(client: Client, worker) -> None:
+async def nothing(**_filters) -> list[Waiting]:
+    return []
+
+
+async def test_a_breakpoint_takes_no_answer(client: Client, worker, monkeypatch: pytest.MonkeyPatch) -> None:
     assert await asked(client, "paused", interrupt_before=["two"]) == []
     assert (await client.inbox())[0].interrupts == []
     with pytest.raises(InvalidJob, match="breakpoint"):
         await client.resume("t", "yes")
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "inbox", nothing)  # as it was a moment ago
+        rejected = await decided(client, "t", None, approve=False, reason="no")
+    with pytest.raises(InvalidJob):  # and not gone on past it
+        await client.resume("t", **rejected)
     gone_on = await client.resume("t")
     assert (await gone_on.result(timeout=20))["heard"] == ["plain", "plain"]
 
@@ -169,6 +182,23 @@ async def test_L7_an_answer_is_not_given_again_while_its_question_is_being_withd
         await retrying
 
 
+async def test_R2_an_answer_waits_for_a_worker_that_can_give_it(client: Client, database_url) -> None:
+    """One of 0.1.0 gave answers twice; its refused claim leaves nothing behind."""
+    async with bench_on(database_url) as bench:
+        await bench.worker("old")
+        await bench.sql("UPDATE threadline.workers SET operations = '{}'")
+        await bench.worker("new")
+        job = await client.enqueue("steps", EMPTY, thread_id="t")
+        await bench.ledger.finish(await bench.claim(job.job_id, "old"), State.INTERRUPTED, interrupts=[{"id": "i"}])
+        answer = await client.resume("t", "yes")
+        assert await bench.ledger.claim(answer.job_id, "old") is None
+        assert (await bench.row(answer.job_id))["epoch"] == 0
+        claim = await bench.claim(answer.job_id, "new")
+        await bench.ledger.release(claim, "drain")
+        assert await bench.ledger.claim(answer.job_id, "old") is None
+        assert (await bench.claim(answer.job_id, "new")).input == {"i": "yes"}
+
+
 async def test_the_command_line_lists_and_answers(client: Client, asking, worker) -> None:
     def threadline(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -182,6 +212,7 @@ async def test_the_command_line_lists_and_answers(client: Client, asking, worker
     assert "nested of u asks since" in lines
     assert '"first"' in lines
     assert threadline("resume", "t").returncode == 2
+    assert threadline("resume", "t", "--approve", "--idempotency-key", "k").returncode == 2
     assert threadline("resume", "t", "--value", "{").returncode == 2
     assert threadline("resume", "t", "--approve", "--user", "other").returncode == 2
     answered = json.loads(threadline("resume", "t", "--approve", "--json").stdout)

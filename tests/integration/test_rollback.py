@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +215,22 @@ async def _answered(client: Client, ledger: Custody) -> Claim:
     claim = await ledger.claim(job.job_id, "w")
     assert isinstance(claim, Claim)
     return claim
+
+
+async def test_O4_a_rollback_of_a_question_and_an_answer_to_it_take_turns(
+    client: Client, ledger: Custody, database_url: str
+) -> None:
+    """Both lock the thread, then the job: in another order they would be a deadlock."""
+    asking = await _claimed(client, ledger)
+    await ledger.finish(asking, State.INTERRUPTED, interrupts=[{"id": "q", "value": 1}])
+    async with await psycopg.AsyncConnection.connect(database_url) as answering:
+        await answering.execute("SELECT FROM threadline.threads WHERE thread_id = 't' FOR UPDATE")
+        cancelling = asyncio.create_task(ledger.cancel(asking.job_id, rollback=True))
+        await asyncio.wait({cancelling}, timeout=0.5)
+        assert not cancelling.done()
+        await answering.execute("SELECT FROM threadline.jobs WHERE job_id = %s FOR UPDATE NOWAIT", (asking.job_id,))
+        await answering.execute("UPDATE threadline.jobs SET answered_by = 'a' WHERE job_id = %s", (asking.job_id,))
+        await answering.commit()
+    assert (await cancelling).state == "interrupted"
+    left = await ledger.database.rows("SELECT job_id FROM threadline.cancel_requests")
+    assert left == [], "or the question would be rolled back as soon as its answer is taken back"

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 import redis as redis_py
+from psycopg.rows import scalar_row
 
 from support.ledger import cloned, emptied
 from support.waiting import interrupt_when, soon
@@ -104,6 +105,13 @@ def test_L3_an_unknown_agent_is_refused_inside_a_transaction(
     with pytest.raises(UnknownAgent, match="known: steps"):
         client.enqueue("other", "a", connection=callers)
     assert callers.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_L3_any_row_factory_will_do(client: Client, database_url: str) -> None:
+    with psycopg.connect(database_url, row_factory=scalar_row) as callers:
+        job = client.enqueue("steps", "a", connection=callers)
+        assert callers.execute("SELECT 7").fetchone() == 7
+    assert job.status().state == "queued"
 
 
 def test_L3_an_autocommit_connection_commits_at_once(client: Client, database_url: str) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncGenerator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -160,4 +162,89 @@ def test_an_abandoned_iteration_may_be_collected_while_a_call_begins() -> None:
     assert source.said == ["left"]
     with pytest.raises(ZeroDivisionError):
         portal.call(ask)
+    portal.close()
+
+
+def test_a_thread_that_could_not_begin_is_waited_for_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    portal = portal_of(Source())
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="new thread"):
+            portal.call(Source.hang)
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(ZeroDivisionError):
+            pool.submit(portal.call, Source.fail).result(timeout=20)
+        pool.submit(portal.close).result(timeout=20)
+
+
+class Deaf(Source):
+    """It loses its first cancellation, as Python 3.11's wait_for may."""
+
+    async def wait(self) -> None:
+        self.said.append("waits")
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await self.hang()
+
+    async def stream(self) -> AsyncGenerator[int, None]:
+        yield 1
+        await self.wait()
+
+
+def test_a_cancellation_that_was_lost_is_repeated() -> None:
+    source = Deaf()
+    portal = Portal(lambda: source, Source.aclose)
+    stream = portal.iterate(Deaf.stream)
+    assert next(stream) == 1
+    soon(lambda: source.said == ["waits"])
+    stream.close()
+    assert source.said == ["waits", "hangs", "let go"]
+    source.said.clear()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(portal.call, Deaf.wait)
+        soon(lambda: source.said == ["waits"])
+        portal.close()
+        with pytest.raises(BackendUnavailable, match="closed during the call"):
+            waiting.result(timeout=20)
+    assert source.said == ["waits", "hangs", "let go", "closed"]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_ctrl_c_before_anybody_knows_of_the_call_leaves_nothing(monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
+    source = Source()
+    portal = portal_of(source)
+    portal.call(lambda _: asyncio.sleep(0))
+    begin = asyncio.run_coroutine_threadsafe
+
+    def interrupted(coroutine: Any, loop: asyncio.AbstractEventLoop) -> Any:
+        begin(coroutine, loop)
+        if late:  # it is under way by then
+            soon(lambda: bool(source.said))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio, "run_coroutine_threadsafe", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            portal.call(Source.hang)
+    portal.call(lambda _: asyncio.sleep(0.01))  # it would have begun
+    soon(lambda: not portal._life()._calls)
+    # Where nothing waits for it, the loop's thread may have been quick all the same.
+    assert source.said in ([["hangs", "let go"]] if late else [[], ["hangs", "let go"]])
+    source.said.clear()
+
+    async def stream(resource: Source) -> AsyncGenerator[int, None]:
+        yield 1
+        await resource.hang()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio, "run_coroutine_threadsafe", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            next(portal.iterate(stream))
+    portal.call(lambda _: asyncio.sleep(0.01))  # it would have begun
+    soon(lambda: not portal._life()._calls)
+    # Where nothing waits for it, the loop's thread may have been quick all the same.
+    assert source.said in ([["hangs", "let go"]] if late else [[], ["hangs", "let go"]])
     portal.close()

@@ -42,14 +42,17 @@ class Log:
     def encode(self, event: Event) -> bytes:
         return encode_event(event)
 
-    async def append(self, _job: str, _thread: str, epoch: int, events: list[tuple[int, bytes]]) -> Appended:
+    async def append(
+        self, _job: str, _thread: str, epoch: int, events: list[tuple[int, bytes]], *, queued: bytes = b""
+    ) -> Appended:
         self.calls += 1
         if self.away:
             raise RedisConnectionError("away")
         if self.stale:
             return Appended(EventId(epoch + 1, 1), [Verdict.STALE] * len(events))
         known = {event["id"] for event in self.events}
-        found = [json.loads(encoded) for _n, encoded in events]
+        before = [queued] if queued and not known else []
+        found = [json.loads(encoded) for encoded in [*before, *(encoded for _n, encoded in events)]]
         self.events += [event for event in found if event["id"] not in known]
         if self.answers_lost:
             self.answers_lost -= 1
@@ -102,12 +105,12 @@ async def test_P1_positions_start_behind_the_transition_and_have_no_hole(case: C
 
 async def test_P1_an_unsent_transition_goes_first(case: Case) -> None:
     case.log.away = True
-    case.publisher.first(b'{"id":"3-1"}', "started")
+    case.publisher.first(b'{"id":"3-1"}', "started", b'{"id":"0-1"}')
     case.offer(0)
     await until(lambda: case.log.calls or None, "a try")
     case.log.away = False
     assert await case.publisher.flush()
-    assert case.log.ids == ["3-1", "3-2"]
+    assert case.log.ids == ["0-1", "3-1", "3-2"]
 
 
 async def test_P2_a_batch_whose_answer_was_lost_keeps_its_positions(case: Case) -> None:
@@ -263,7 +266,7 @@ async def test_the_log_is_looked_at_behind_the_transition_and_when_redis_is_back
         return Shown(same_tasks=True)
 
     case = Case(look_back=look_back)
-    case.publisher.first(b'{"id":"3-1"}', "resumed")
+    case.publisher.first(b'{"id":"3-1"}', "resumed", b"")
     async with case.publisher:
         case.offer(0, 1)
         assert await case.publisher.flush()
@@ -303,7 +306,7 @@ async def test_the_end_does_not_hang_when_a_library_swallows_the_cancellation() 
     made = Case()
     entered = asyncio.Event()
 
-    async def swallowing(*_args: Any) -> Appended:
+    async def swallowing(*_args: Any, **_more: Any) -> Appended:
         entered.set()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(30)

@@ -10,7 +10,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from threadline import Event, JobCancelled, JobFailed, JobInterrupted, JobNotFound, ThreadBusy
+from threadline import Event, JobCancelled, JobFailed, JobInterrupted, JobNotFound, ResultTimeout, ThreadBusy
 from threadline.testing import Client, SyncClient
 
 
@@ -35,6 +35,28 @@ async def test_what_was_enqueued_is_found_by_any_field() -> None:
     client.assert_enqueued(input={"a": 1}, count=1)
     client.assert_enqueued("none", count=0)
     Client().assert_nothing_enqueued()
+
+
+async def test_what_was_enqueued_stays_as_it_was() -> None:
+    client = Client()
+    given: dict[str, Any] = {"seen": []}
+    for n in range(2):
+        given["seen"].append(n)  # code that goes on using its dict
+        await client.enqueue("research", given, metadata=given)
+    assert [job.input for job in client.enqueued] == [{"seen": [0]}, {"seen": [0, 1]}]
+    assert [job.metadata for job in client.enqueued] == [{"seen": [0]}, {"seen": [0, 1]}]
+
+
+def test_one_client_serves_one_event_loop_after_the_other() -> None:
+    client = Client()
+    job = asyncio.run(client.enqueue("research", "one"))
+    for _ in range(2):
+        with pytest.raises(ResultTimeout):
+            asyncio.run(job.result(timeout=0.01))
+    blocking = SyncClient()
+    for _ in range(2):
+        with blocking, pytest.raises(ResultTimeout):
+            blocking.enqueue("research", "one", idempotency_key="k").result(timeout=0.01)
 
 
 async def test_a_failing_assertion_shows_what_was_enqueued() -> None:

@@ -20,7 +20,7 @@ from threadline.contract.states import Code, State
 from threadline.errors import BackendUnavailable, CannotDecrypt, InvalidJob
 from threadline.ledger.custody import Claim, Custody, Due
 from threadline.ledger.database import Database
-from threadline.ledger.transition_event import event_of
+from threadline.ledger.transition_event import event_of, queued_event
 from threadline.log.append import EventLog
 from threadline.redis_client import REDIS_ERRORS, reason
 from threadline_worker.agents.errors import AgentConfigError, FactoryError, UnknownAgentError
@@ -203,7 +203,9 @@ class Execution:
                     answer = await self._services.announcer.append(claim.row, step=step)
             except REDIS_ERRORS:
                 # The run does not wait for Redis; the publisher sends it when Redis is back.
-                return _Lifted(claim, (self._services.events.encode(event), event.type))
+                events = self._services.events
+                queued = queued_event(claim.job_id, claim.thread_id, claim.agent)
+                return _Lifted(claim, (events.encode(event), event.type, events.encode(queued)))
             if not answer.stale or answer.before is None:
                 return _Lifted(claim, None)
             if answer.before.epoch >= _HIGHEST_EPOCH:
@@ -323,10 +325,10 @@ class Execution:
 
 @dataclass(frozen=True)
 class _Lifted:
-    """The claim after its announcement, and the event that could not be sent yet with its type."""
+    """The claim after its announcement; the event that could not be sent yet, its type, and what comes before it."""
 
     claim: Claim
-    unsent: tuple[bytes, str] | None
+    unsent: tuple[bytes, str, bytes] | None
 
 
 async def _either(one: asyncio.Future[Any], other: asyncio.Future[Any], limit: float) -> None:

@@ -84,6 +84,7 @@ class Publisher:
         self._unsent = Unsent()
         self._n = 1
         self._sending: list[tuple[int, bytes, str]] = []
+        self._queued = b""
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -110,9 +111,13 @@ class Publisher:
             if isinstance(failure, Exception):  # a bug: what was not sent is a gap, and the job goes on all the same
                 log.error("publish.ended", job_id=self._job_id, exc_info=failure)
 
-    def first(self, encoded: bytes, kind: str) -> None:
-        """Put the transition's own event (n = 1) in front, when it could not be appended at once."""
+    def first(self, encoded: bytes, kind: str, queued: bytes) -> None:
+        """Put the transition's own event (n = 1) in front, when it could not be appended at once.
+
+        `queued` is the event 0-1, for a log that is empty: whoever appends first adds it (P1).
+        """
         self._sending.insert(0, (1, encoded, kind))
+        self._queued = queued
         self._rouse()
 
     def offer(self, kind: str, ns: tuple[str, ...], data: Any, origin: Origin = Origin()) -> None:  # noqa: B008 - a constant
@@ -243,9 +248,8 @@ class Publisher:
             if not self._sending:
                 await self._look()
                 self._fill()
-            answer = await self._log.append(
-                self._job_id, self._thread_id, self._epoch, [(n, encoded) for n, encoded, _ in self._sending]
-            )
+            events = [(n, encoded) for n, encoded, _ in self._sending]
+            answer = await self._log.append(self._job_id, self._thread_id, self._epoch, events, queued=self._queued)
         except REDIS_ERRORS as error:
             log.warning("publish.failed", job_id=self._job_id, error=reason(error))
             self._redis_slow = True
@@ -263,6 +267,7 @@ class Publisher:
         for _n, _encoded, kind in self._sending:
             self._metrics.events_published.labels(type=kind).inc()
         self._sending.clear()
+        self._queued = b""
         return True
 
     async def _look(self) -> None:

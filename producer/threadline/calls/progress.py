@@ -53,6 +53,8 @@ class Progress:
 
     async def _agenda(self, thread_id: str, user_id: str | None, after: Turn | None) -> Agenda:
         if self._backends.ledger is None:
+            if user_id is not None:
+                self._backends.need_ledger("user_id=")
             return HeardAgenda(thread_id, after)
         agenda = LedgerAgenda(self._backends.ledger, thread_id, user_id)
         await agenda.begin(after)
@@ -60,6 +62,8 @@ class Progress:
 
 
 def _event_id(text: str, after: str) -> EventId:
+    if not isinstance(text, str):
+        raise InvalidJob(f"after={after!r}: an event id is a str, for example 2-17")
     try:
         return EventId.parse(text)
     except ValueError as error:
@@ -67,6 +71,8 @@ def _event_id(text: str, after: str) -> EventId:
 
 
 def _thread_position(after: str) -> Turn:
+    if not isinstance(after, str):
+        raise InvalidJob(f"after={after!r}: a thread's position is a str JOB/ID, for example 0b5c8f/2-17")
     job_id, slash, event_id = after.rpartition("/")
     if not slash:
         raise InvalidJob(f"after={after!r}: a thread's position is JOB/ID, for example 0b5c8f/2-17")

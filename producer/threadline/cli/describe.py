@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from threadline.cli.output import one_line
+from threadline.cli.output import cut, one_line
 from threadline.contract.codec import dumps
 from threadline.contract.job import JobStatus
 
@@ -78,8 +78,9 @@ def table(jobs: Sequence[JobStatus], width: int | None) -> Iterator[str]:
     rows = [_HEAD, *(_row(job, now) for job in jobs)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
     for row in rows:
+        # Only the last column, the user's, may have wide characters, and nothing stands to its right.
         line = (" " * _GAP).join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip()
-        yield line if width is None or len(line) <= width else line[: width - 1] + "…"
+        yield line if width is None else cut(line, width)
 
 
 def _row(job: JobStatus, now: datetime) -> tuple[str, ...]:

@@ -55,6 +55,6 @@ def _described(waiting: Waiting) -> Iterator[str]:
         f" {age((now - waiting.since).total_seconds())}{left} (job {waiting.job_id})"
     )
     for asked in waiting.interrupts:
-        yield f"  {asked['id']}  {one_line(dumps(asked['value']).decode(), 400)}"
+        yield f"  {one_line(str(asked['id']), 80)}  {one_line(dumps(asked['value']).decode(), 400)}"
     if not waiting.interrupts:
         yield "  at a breakpoint: nothing is asked"

@@ -12,7 +12,19 @@ import click
 
 from threadline.contract.codec import dumps
 
-__all__ = ["clean", "columns", "cut", "hush", "is_drawn", "one_line", "say", "write", "write_json", "write_line"]
+__all__ = [
+    "clean",
+    "columns",
+    "cut",
+    "hush",
+    "is_drawn",
+    "one_line",
+    "say",
+    "write",
+    "write_json",
+    "write_json_line",
+    "write_line",
+]
 
 #: C0 and C1 controls but tab and newline (escape sequences begin with one of them), what separates lines elsewhere,
 #: what turns the direction of writing round, and halves of characters, which no terminal takes.
@@ -79,7 +91,15 @@ def write_line(line: bytes) -> None:
 
 def write_json(value: Any) -> None:
     """A value as one line of JSON on stdout; moments as ISO 8601."""
-    write_line(dumps(value))
+    write_json_line(dumps(value))
+
+
+def write_json_line(encoded: bytes) -> None:
+    """A line of JSON on stdout as it is; on a terminal, with what that may obey escaped: the same JSON."""
+    if sys.stdout.isatty():
+        # Such a character can only stand inside a string, where it may be escaped.
+        encoded = _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", encoded.decode()).encode()
+    write_line(encoded)
 
 
 def hush() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Final
 
 import click
@@ -43,7 +44,7 @@ def result(job_id: str, timeout: float | None, user_id: str | None, *, as_json: 
     elif is_drawn():
         _draw(report)
     else:
-        write(report)
+        write(clean(report) if sys.stdout.isatty() else report)
 
 
 def _draw(report: str) -> None:

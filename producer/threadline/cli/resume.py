@@ -57,6 +57,9 @@ def resume(
     ways = [value is not None, values is not None, approve, reject is not None]
     if sum(ways) != 1:
         raise click.UsageError("give one of --value, --values, --approve, --reject")
+    if idempotency_key is not None and (approve or reject is not None):
+        # What they answer depends on what is asked at the moment, so a repetition would be another answer.
+        raise click.UsageError("--idempotency-key goes with --value or --values")
 
     async def body(client: Client) -> Job:
         answer: dict[str, Any] = {"value": value, "values": values}
@@ -77,7 +80,9 @@ async def _decided(
     """The same decision for everything that is asked. A question that changes meanwhile is refused by its id."""
     waiting = await client.inbox(user_id=user_id, thread_id=thread_id, limit=1)
     if not waiting:
-        return {}  # the ledger says why: nobody waits, or it is another user's
+        # The ledger says why: nobody waits, or it is another user's. Should the thread begin to wait just now, a "no"
+        # names no question, or it would be taken for going on past a breakpoint.
+        return {} if approve else {"values": {}}
     if waiting[0].interrupts:
         return {"values": decide_all(waiting[0].interrupts, "approve" if approve else "reject", reason or None)}
     if not approve:

@@ -109,10 +109,15 @@ class Ledger:
         """L3: a savepoint, so that a refused job does not spoil the caller's transaction."""
         if isinstance(connection, Lent):
             return await connection.row(self.queries["enqueue"], params)
+        if not isinstance(connection, AsyncConnection):
+            raise InvalidJob(
+                f"connection= is a {type(connection).__name__}: give a psycopg (3) AsyncConnection, or use"
+                " threadline.sync with a Connection"
+            )
         async with speaking(self.database.limit):
             if not connection.autocommit:
                 # psycopg commits a block that it had to begin itself: let the caller's transaction begin before it.
-                await connection.execute("SELECT")
+                await connection.cursor(row_factory=dict_row).execute("SELECT")
             async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
                 await cursor.execute(self.queries["enqueue"], params)
                 return await cursor.fetchone()

@@ -60,8 +60,9 @@ class Lent:
     def _run(self, asked: _Asked) -> DictRow | None:
         connection = self._connection
         if not connection.autocommit:
-            # psycopg commits a block that it had to begin itself: let the caller's transaction begin before it.
-            connection.execute("SELECT")
+            # psycopg commits a block that it had to begin itself: let the caller's transaction begin before it. Not by
+            # `connection.execute`: a row factory of the caller's may want a column.
+            connection.cursor(row_factory=dict_row).execute("SELECT")
         with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
             cursor.execute(asked.query, asked.params)
             return cursor.fetchone()

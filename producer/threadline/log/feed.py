@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol, cast
 from redis.asyncio import Redis
 
 from threadline.contract.events import Event, EventType, decode_event
+from threadline.contract.job import check_id
 from threadline.encryption.vault import PLAIN, Vault
 from threadline.encryption.wire import opened_event
 from threadline.errors import CannotDecrypt
@@ -127,7 +128,9 @@ def decoded(data: bytes | str, vault: Vault = PLAIN) -> Event | None:
 
     Raises CannotDecrypt.
     """
-    with suppress(ValueError):
+    with suppress(ValueError):  # InvalidJob is one
         event = decode_event(data)
+        check_id("job id", event.job_id)
+        check_id("thread id", event.thread_id)
         return opened_event(vault, event) if event.position is not None else None
     return None

@@ -11,7 +11,7 @@ class Position:
     """Where a reader is in one job's log, and whether the next event follows without a hole."""
 
     def __init__(self, job_id: str, after: EventId | None = None, *, thread_id: str = "") -> None:
-        self._job_id = job_id
+        self.job_id = job_id
         self.last = after
         self._step: int | None = None
         self._thread_id = thread_id
@@ -45,7 +45,7 @@ class Position:
         """The event that says what is missing before `upto`; None: the rest of the log."""
         data = {"after": str(self.last) if self.last else None, "next": upto.id if upto else None}
         thread_id = upto.thread_id if upto else self._thread_id
-        return Event(job_id=self._job_id, thread_id=thread_id, type=EventType.GAP, data=data)
+        return Event(job_id=self.job_id, thread_id=thread_id, type=EventType.GAP, data=data)
 
     def _lost_steps(self, event: Event) -> bool:
         """Whether a pick-up goes on behind steps that were committed but never shown."""

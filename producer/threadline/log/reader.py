@@ -81,6 +81,8 @@ class Reader:
             yield event
 
     async def _take(self, heard: Event | Heard) -> AsyncGenerator[Event, None]:
+        if isinstance(heard, Event) and heard.job_id != self.position.job_id:
+            heard = Heard.DOUBT
         if isinstance(heard, Event) and self.position.seen(heard):
             self.done = heard.terminal and await self._over_before()
             return
@@ -107,23 +109,14 @@ class Reader:
 
     async def _replay(self) -> AsyncGenerator[Event, None]:
         """Everything in the stream behind the position; a terminal event is the end only if nothing follows it."""
-        held: Event | None = None
-        async for event in self._behind():
-            if held is not None:
-                yield held
-                held = None
+        async for event, newest in self._behind():
             if not self.position.follows(event):
                 yield self.position.gap(event)
             self.position.advance(event)
-            if event.terminal:
-                held = event
-            else:
-                yield event
+            self.done = event.terminal and newest
+            yield event
         if self._upto is not None:
             self.done = True
-        if held is not None:
-            self.done = True
-            yield held
 
     async def _nothing_new(self) -> AsyncGenerator[Event, None]:
         """The log has nothing behind the position: it may be over, or gone; then only the ledger knows, at once."""
@@ -150,8 +143,24 @@ class Reader:
         entries = await uncancelled(self._redis.xrevrange(self._stream, count=1))
         return tuple(entries[0]) if entries else None
 
-    async def _behind(self) -> AsyncGenerator[Event, None]:
-        """The stream behind the position, page by page. The way on is Redis' own: an entry may be nobody's event."""
+    async def _behind(self) -> AsyncGenerator[tuple[Event, bool], None]:
+        """The stream behind the position, each event with whether it is the newest.
+
+        That is known before the event is given away: were a lost connection to tell it too late, the end of the job
+        would be behind the position, and nobody would have been told. The last of a page is read again then.
+        """
+        held: Event | None = None
+        async for event in self._entries():
+            if held is not None:
+                yield held, False
+            held = event
+            if event.terminal and self._to_next_end:
+                break
+        if held is not None:
+            yield held, True
+
+    async def _entries(self) -> AsyncGenerator[Event, None]:
+        """The stream page by page. The way on is Redis' own: an entry may be nobody's event."""
         start, count = f"({self.position.last}" if self.position.last else "-", _FIRST_PAGE
         while entries := await uncancelled(self._redis.xrange(self._stream, min=start, max="+", count=count)):
             for entry in entries:
@@ -161,11 +170,14 @@ class Reader:
                 if self._is_beyond(event):
                     return
                 yield event
-                if event.terminal and self._to_next_end:
-                    return
             start = f"({_text(entries[-1][0])}"
             size = sum(len(value) for _, fields in entries for value in fields.values())
             count = max(1, min(_LARGEST_PAGE, _PAGE_BYTES * len(entries) // max(size, 1)))
+
+    def _entry(self, entry_id: bytes | str, fields: dict[Any, Any]) -> Event | None:
+        """An entry of the stream; None if it is not this job's event of that position, so somebody else wrote it."""
+        event = decoded(fields.get(b"e") or fields.get("e") or b"", self._vault)
+        return event if event and (event.job_id, event.id) == (self.position.job_id, _text(entry_id)) else None
 
     def _is_beyond(self, event: Event) -> bool:
         return self._upto is not None and event.position is not None and event.position.epoch > self._upto
@@ -190,11 +202,6 @@ class Reader:
         self.position.advance(end)
         self.done = True
         yield end
-
-    def _entry(self, entry_id: bytes | str, fields: dict[Any, Any]) -> Event | None:
-        """An entry of the stream; None if it is not the event of that position, so somebody else wrote it."""
-        event = decoded(fields.get(b"e") or fields.get("e") or b"", self._vault)
-        return event if event is not None and event.id == _text(entry_id) else None
 
 
 def _text(value: bytes | str) -> str:

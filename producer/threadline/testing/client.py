@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, TypeVar, cast
@@ -229,7 +230,9 @@ class _Recorder(Submission):
         stored = await super().submit(request, made_up_thread=made_up_thread, connection=connection)
         if stored[0] == request.job_id:  # not the job that the key already named
             given = connection.connection if isinstance(connection, _Unused) else connection
-            self._enqueued.append(Enqueued(**msgspec.structs.asdict(request), connection=given))
+            # As it was asked for: what the caller makes of its dicts later is not what was enqueued.
+            asked = copy.deepcopy(msgspec.structs.asdict(request))
+            self._enqueued.append(Enqueued(**asked, connection=given))
         return stored
 
 

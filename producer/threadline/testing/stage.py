@@ -33,7 +33,7 @@ class Stage:
         #: By thread, as in schema/0006_stretches.sql: jobs and the first epochs of their stretches, in order.
         self.told: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
         self._scripts: defaultdict[str, list[Script]] = defaultdict(list)
-        self._change = asyncio.Event()
+        self._waiters: set[asyncio.Event] = set()
         self._seq = 0
 
     # Looking:
@@ -54,10 +54,14 @@ class Stage:
 
     async def changed(self, patience: float) -> bool:
         """Wait until anything has changed; False if nothing did for so many seconds."""
+        woken = asyncio.Event()  # of its own: the next one may wait in another event loop
+        self._waiters.add(woken)
         try:
-            await asyncio.wait_for(self._change.wait(), patience)
+            await asyncio.wait_for(woken.wait(), patience)
         except TimeoutError:
             return False
+        finally:
+            self._waiters.discard(woken)
         return True
 
     # Changing:
@@ -181,6 +185,6 @@ class Stage:
         """What a reader gets has been JSON: tuples are lists, too much data is cut."""
         event = decode_event(encode_event(event))
         self.logs[job.job_id].append(event)
-        change, self._change = self._change, asyncio.Event()
-        change.set()
+        for woken in self._waiters:
+            woken.set()
         return event

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
-from threadline.cli.output import say, write_line
+from threadline.cli.output import say, write_json_line
 from threadline.contract.events import Event, encode_event
 
 __all__ = ["JsonLines"]
-
-#: What JSON may carry as it is and a terminal may obey: DEL and C1, which in UTF-8 are two bytes.
-_OBEYED: Final = re.compile("[\x7f-\x9f]")
 
 
 class JsonLines:
@@ -31,11 +26,7 @@ class JsonLines:
 
     def take(self, event: Event) -> None:
         """Print the event. Raises BrokenPipeError."""
-        encoded = encode_event(event)
-        if sys.stdout.isatty():
-            # The same JSON: such a character stands inside a string, where it may be escaped.
-            encoded = _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", encoded.decode()).encode()
-        write_line(encoded)
+        write_json_line(encode_event(event))
 
     def notice(self, sentence: str) -> None:
         """What is to be said of the watching itself; on stderr, stdout is the events'."""
