@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from langchain.chat_models import init_chat_model
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
-__all__ = ["call", "model_or", "results"]
+__all__ = ["Scripted", "Talking", "call", "model_or", "results"]
+
+SECONDS_PER_WORD = 0.06
 
 
 class Scripted(BaseChatModel):
@@ -32,11 +36,20 @@ class Scripted(BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=self.script(messages))])
 
 
-def model_or(script: Callable[[Sequence[BaseMessage]], AIMessage]) -> BaseChatModel:
+class Talking(Scripted):
+    """The same word by word, as fast as people read."""
+
+    def _stream(self, messages: list[BaseMessage], *_rest: Any, **_options: Any) -> Iterator[ChatGenerationChunk]:
+        for word in re.findall(r"\S+\s*", self.script(messages).text):
+            time.sleep(SECONDS_PER_WORD)
+            yield ChatGenerationChunk(message=AIMessageChunk(word))
+
+
+def model_or(script: Callable[[Sequence[BaseMessage]], AIMessage], kind: type[Scripted] = Scripted) -> BaseChatModel:
     """The model of THREADLINE_MODEL; `script` if that is unset or `offline`."""
     spec = os.environ.get("THREADLINE_MODEL", "offline")
     if spec in ("", "offline"):
-        return Scripted(script=script)
+        return kind(script=script)
     return init_chat_model(spec)
 
 

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,9 +165,13 @@ async def bad_times(client: Client, crew: Workers, env: dict[str, str], promethe
             await job.result(timeout=60)
         victim.signal(signal.SIGCONT) if order == signal.SIGSTOP else None
         if order == signal.SIGTERM:
-            await until(lambda worker=victim: worker.process.poll() is not None, "it has drained", limit=40)
+            await until(partial(_ended, victim), "it has drained", limit=40)
             gates.open(thread, 0)
             await job.result(timeout=60)
+
+
+def _ended(worker: WorkerHandle) -> bool:
+    return worker.process.poll() is not None
 
 
 async def test_every_panel_shows_something(

@@ -310,7 +310,7 @@ def test_no_acl_file_is_made_of_half_the_passwords(
 ) -> None:
     for name, text in secrets.items():
         (tmp_path / f"redis_{name}_password").write_text(text)
-    command = [DEPLOY / "redis" / "render.sh", DEPLOY / "redis" / "users.acl", tmp_path, namespace]
+    command: list[Path | str] = [DEPLOY / "redis" / "render.sh", DEPLOY / "redis" / "users.acl", tmp_path, namespace]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert says in done.stderr
@@ -333,7 +333,7 @@ def test_the_unit_is_hardened_and_comes_back() -> None:
 
 
 def checked(env: dict[str, str], *names: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, DEPLOY / "check.py", *names]
+    command: list[Path | str] = [sys.executable, DEPLOY / "check.py", *names]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
 

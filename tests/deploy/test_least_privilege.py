@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -16,12 +17,12 @@ from support.chaos_processes import package_roots
 from support.estate import NAMESPACE, Estate, apply_sql, estate_on, managed_database, valkey_with
 from support.gates import Gates, until
 from support.receiver import receiving
-from support.servers import ServerUrls
 from support.workers import WorkerHandle, Workers
 from threadline import Client, JobCancelled, JobInterrupted, ThreadBusy
 from threadline.contract.keys import Keys
 from threadline.ledger.sql import Queries
 from threadline.settings import ClientSettings
+from threadline_worker.embedded import ServerUrls
 
 KEYS = Keys(NAMESPACE)
 QUICK = {"THREADLINE_HEARTBEAT_SECONDS": "0.25", "THREADLINE_LEASE_SECONDS": "1.5"}
@@ -138,7 +139,7 @@ async def test_a_worker_adopts_rescues_and_terminates(
         await gates.begun("r", 1)
         heir = crew.start()
         # Frozen, not killed: its connections stand until the rescuer ends them (F3).
-        victim.signal(19)
+        victim.signal(signal.SIGSTOP)
         gates.open("r", 1)
         assert await job.result(timeout=30) == {"done": [0, 1, 2], "until": 3}
         assert heir.logged("worker.dead")["jobs"] == 1
@@ -146,7 +147,7 @@ async def test_a_worker_adopts_rescues_and_terminates(
         with psycopg.connect(estate.admin, autocommit=True) as connection:
             alive = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
             await until(lambda: connection.execute(alive, (name,)).fetchone() == (0,), "its backends are gone")
-        victim.signal(18)
+        victim.signal(signal.SIGCONT)
         assert heir.terminate() == 0
     assert denied_so_far(estate) <= {("producer", "evalsha")}
 

@@ -1,4 +1,4 @@
-"""The examples about memory, as they stand in docs/examples, through one real worker."""
+"""The examples, as they stand in docs/examples, through one real worker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.desk import LedgerView
 from support.ledger import cloned
 from support.research import write_corpus
 from support.workers import WorkerHandle, Workers
-from threadline import Client
+from threadline import Client, JobInterrupted
 from threadline.cli.app import cli
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -92,6 +92,44 @@ async def test_research_recalls_an_earlier_thread_of_the_same_user(example: Any)
     first, second, of_another = await module.main()
     assert f"- {module.QUESTIONS[0]}" in second
     assert "Asked before" not in first + of_another
+
+
+async def test_a_chat_is_shown_word_by_word_and_goes_on(example: Any) -> None:
+    shown: list[str] = []
+    await example("chat").main(shown.append)
+    first, second, rest = "".join(shown).split("\n")
+    assert first == "A lease is a promise that ends by itself."
+    assert second == f"You asked before: What is a lease? I said: {first}"
+    assert rest == ""
+    assert shown.index("\n") > 3  # in pieces, while it was said
+
+
+async def test_research_asks_a_person_for_its_plan_and_its_report(example: Any, env: dict[str, str]) -> None:
+    """docs/people.md: per job, and answered on the command line."""
+    question = example("research_memory").QUESTIONS[0]
+
+    async def asked(job: Any) -> dict[str, Any]:
+        with pytest.raises(JobInterrupted) as caught:
+            await job.result(timeout=60)
+        [request] = caught.value.interrupts[0]["value"]["action_requests"]
+        return dict(request)
+
+    async def answer(*arguments: str) -> Any:
+        command = ["resume", "reviewed", *arguments, "--user", "eve"]
+        done = await asyncio.to_thread(CliRunner().invoke, cli, command, env=env)
+        assert done.exit_code == 0, done.output
+        return await client.job(done.stdout.strip())
+
+    async with Client.from_env() as client:
+        both = {"approve_plan": True, "approve_publish": True}
+        job = await client.enqueue("research", question, thread_id="reviewed", user_id="eve", configurable=both)
+        assert (await asked(job))["name"] == "write_todos"
+        again = await asked(await answer("--reject", "Look at Spindle, too."))
+        assert "Research: Look at Spindle, too." in [todo["content"] for todo in again["args"]["todos"]]
+        request = await asked(await answer("--approve"))
+        assert request["args"]["file_path"] == "/report.md"
+        result = await (await answer("--approve")).result(timeout=60)
+    assert result["report"].startswith(f"# {question}")
 
 
 async def test_an_agent_reads_what_was_imported_and_cannot_change_it(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +16,15 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.store.memory import InMemoryStore
 from langgraph.types import Command
 
+from support.desk import LedgerView
 from support.openai_server import OpenAIServer, Reply
-from support.research import offline_settings
+from support.research import offline_settings, write_corpus
 from threadline.errors import InvalidJob
+from threadline_worker.agents.errors import AgentConfigError
 from threadline_worker.agents.research.approvals import MAX_REJECTIONS
 from threadline_worker.agents.research.graph import build_research
 from threadline_worker.agents.research.result import research_result
+from threadline_worker.agents.research.settings import ResearchSettings
 
 Graph = CompiledStateGraph[Any, Any, Any, Any]
 QUESTION = "What does Weaver do when its pool is exhausted?"
@@ -232,3 +239,48 @@ async def test_a_model_cannot_go_round_the_person(monkeypatch: pytest.MonkeyPatc
     assert stopped is None
     assert "rejected 3 times" in await thread.report()
     assert "/report.md" not in (await thread.values()).get("files", {})
+
+
+def test_the_setting_names_what_it_takes() -> None:
+    for given, plan, publish in (("", False, False), ("plan", True, False), (" publish , plan", True, True)):
+        settings = ResearchSettings.from_env({"THREADLINE_RESEARCH_APPROVE": given})
+        assert (settings.approve_plan, settings.approve_publish) == (plan, publish)
+    with pytest.raises(AgentConfigError, match="plan, publish or plan,publish; it is 'plans'"):
+        ResearchSettings.from_env({"THREADLINE_RESEARCH_APPROVE": "plans"})
+
+
+POINTS = os.environ.get("CRASH_POINTS", "4")
+
+
+def test_R2_an_approved_plan_is_followed_once_wherever_a_worker_is_killed(
+    env: dict[str, str], database_url: str, tmp_path: Path
+) -> None:
+    """On the way to the question, while it is asked, while its answer is taken, and behind it."""
+    sample = [] if POINTS == "all" else ["--sample", POINTS, "--seed", os.environ.get("CRASH_SEED", "1")]
+    arguments = ["research", json.dumps(QUESTION), "--answer", json.dumps({"decisions": [APPROVE]}), *sample]
+    environment = {
+        **env,
+        "THREADLINE_AGENTS": "loaded=threadline_worker.agents.research.graph:build_research",  # once, before all forks
+        "THREADLINE_CORPUS": str(write_corpus(tmp_path / "corpus")),
+        "THREADLINE_RESEARCH_APPROVE": "plan",
+        "THREADLINE_HEARTBEAT_SECONDS": "0.2",
+        "THREADLINE_LEASE_SECONDS": "5",
+    }
+    command = [sys.executable, "-m", "support.crash_sweep", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800, check=False)
+    assert done.returncode == 0, done.stderr
+    view = LedgerView(database_url)
+    *killed, undisturbed = [json.loads(line) for line in done.stdout.splitlines()]
+
+    def end(found: dict[str, Any]) -> Any:
+        rows = [view.job(job) for job in found["jobs"]]
+        questions = [[request_of(asked["value"]) for asked in row["interrupts"] or []] for row in rows]
+        return [row["state"] for row in rows], questions, rows[-1]["result"]
+
+    states, (asked, nothing), result = end(undisturbed)
+    assert (states, len(asked), nothing) == (["interrupted", "succeeded"], 1, [])
+    assert result["report"].startswith(f"# {QUESTION}")
+    assert len(killed) >= int(POINTS if POINTS != "all" else 40)
+    for point in killed:
+        assert point["killed"], point
+        assert end(point) == end(undisturbed), f"killed at {point['point']}"

@@ -41,7 +41,9 @@ class _Clerk(BaseChatModel):
         if answers := [message.text for message in messages if message.type == "tool"]:
             return AIMessage(" | ".join(answers))
         numbered = enumerate(self.calls)
-        return AIMessage("", tool_calls=[{"name": name, "args": args, "id": f"{name}-{n}"} for n, (name, args) in numbered])
+        return AIMessage(
+            "", tool_calls=[{"name": name, "args": args, "id": f"{name}-{n}"} for n, (name, args) in numbered]
+        )
 
 
 @tool
