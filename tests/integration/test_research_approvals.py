@@ -199,6 +199,12 @@ async def test_an_option_that_is_no_truth_value_is_refused(built: Graph, wrong: 
         await Thread(built, approve_publish=wrong).ask()
 
 
+def speaking_to(server: OpenAIServer, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Graph:
+    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    return build_research(replace(offline_settings(folder), model="openai:scripted"))
+
+
 TODOS = {"todos": [{"content": "all", "status": "pending"}]}
 REPORT = ("write_file", {"file_path": "/./report.md", "content": "# Sly"})
 
@@ -224,10 +230,7 @@ async def test_a_model_cannot_go_round_the_person(monkeypatch: pytest.MonkeyPatc
         return Reply(text="Done.") if answered else Reply(calls=writes)
 
     with OpenAIServer(script) as server:
-        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
-        monkeypatch.setenv("OPENAI_API_KEY", "any")
-        graph = build_research(replace(offline_settings(tmp_path), model="openai:scripted"))
-        thread = Thread(graph, approve_plan=True, approve_publish=True)
+        thread = Thread(speaking_to(server, monkeypatch, tmp_path), approve_plan=True, approve_publish=True)
         assert request_of(await thread.ask())["name"] == "write_todos"
         assert await thread.calls("task") == await thread.calls("ls") == 0
         assert request_of(await thread.decide(APPROVE))["args"]["file_path"] == "/./report.md"
@@ -241,6 +244,23 @@ async def test_a_model_cannot_go_round_the_person(monkeypatch: pytest.MonkeyPatc
     assert "/report.md" not in (await thread.values()).get("files", {})
 
 
+async def test_a_model_cannot_put_something_else_in_the_place_of_what_was_approved(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    turns = [
+        Reply(calls=[REPORT]),
+        Reply(calls=[("delete", {"file_path": "/report.md"})]),
+        Reply(calls=[("write_file", {"file_path": "report.md", "content": "# Other"})]),
+        Reply(text="# Another"),
+    ]
+    with OpenAIServer(turns) as server:
+        thread = Thread(speaking_to(server, monkeypatch, tmp_path), approve_publish=True)
+        await thread.ask()
+        assert request_of(await thread.decide(APPROVE))["args"]["content"] == "# Other"
+        assert await thread.decide({"type": "reject"}) is None
+    assert await thread.report() == "# Sly\n"
+
+
 def test_the_setting_names_what_it_takes() -> None:
     for given, plan, publish in (("", False, False), ("plan", True, False), (" publish , plan", True, True)):
         settings = ResearchSettings.from_env({"THREADLINE_RESEARCH_APPROVE": given})
@@ -249,7 +269,7 @@ def test_the_setting_names_what_it_takes() -> None:
         ResearchSettings.from_env({"THREADLINE_RESEARCH_APPROVE": "plans"})
 
 
-POINTS = os.environ.get("CRASH_POINTS", "4")
+POINTS = os.environ.get("CRASH_POINTS", "2")
 
 
 def test_R2_an_approved_plan_is_followed_once_wherever_a_worker_is_killed(
