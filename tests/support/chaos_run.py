@@ -261,14 +261,21 @@ async def _undisturbed(rounds: int) -> list[str]:
 
 
 def _heads(database_url: str, evidence: Evidence) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """thread → `done` at its head, and the ids of the questions there; read by LangGraph's own saver."""
+    """thread → `done` at its head, and the ids of the questions there; read by LangGraph's own saver.
+
+    What is committed counts: `get_state` adds what finished tasks of the step under way have left for it.
+    """
     options = "-c search_path=threadline,public"
     with psycopg.connect(database_url, autocommit=True, row_factory=dict_row, options=options) as connection:
-        graph = chaos.compile(checkpointer=PostgresSaver(connection))
-        threads = {row["thread_id"] for row in evidence.jobs.values()}
-        found = {thread: graph.get_state({"configurable": {"thread_id": thread}}) for thread in threads}
-    done = {thread: list(state.values.get("done", [])) for thread, state in found.items()}
-    return done, {thread: [one.id for one in state.interrupts] for thread, state in found.items()}
+        saver = PostgresSaver(connection)
+        graph = chaos.compile(checkpointer=saver)
+        threads: dict[str, Any] = {
+            row["thread_id"]: {"configurable": {"thread_id": row["thread_id"]}} for row in evidence.jobs.values()
+        }
+        heads = {thread: saver.get_tuple(config) for thread, config in threads.items()}
+        asked = {thread: [one.id for one in graph.get_state(config).interrupts] for thread, config in threads.items()}
+    done = {thread: head.checkpoint["channel_values"].get("done", []) if head else [] for thread, head in heads.items()}
+    return done, asked
 
 
 def main() -> None:
