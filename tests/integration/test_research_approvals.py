@@ -91,6 +91,11 @@ async def test_nothing_is_asked_by_itself(built: Graph) -> None:
     assert (await thread.report()).startswith(f"# {QUESTION}")
 
 
+def test_it_adds_no_node_that_a_worker_of_another_release_would_not_know(built: Graph) -> None:
+    assert set(built.nodes) == {"__start__", "model", "tools", *(name for name in built.nodes if "." in name)}
+    assert not [name for name in built.nodes if "Approvals" in name]
+
+
 async def test_an_approved_plan_and_report_are_the_same_as_without_a_person(built: Graph) -> None:
     unasked, thread = Thread(built), Thread(built, approve_plan=True, approve_publish=True)
     await unasked.ask()

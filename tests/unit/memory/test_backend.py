@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import operator
 from collections.abc import Callable
 from pathlib import Path
@@ -100,7 +101,10 @@ async def test_read_only_routes_answer_that_they_are(project: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["out.md", "up/secret.md", "../secret.md", "a\0b", "\ud800"])
-async def test_disk_ends_at_its_folder_and_no_path_raises(project: Path, path: str) -> None:
+async def test_disk_ends_at_its_folder_and_no_path_raises(
+    project: Path, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "deepagents.backends.filesystem")  # xdist cannot carry a surrogate in a report
     store, backend = InMemoryStore(), threadline_backend(env=env_of(project))
     full = f"/work/{path}"
     assert (await within(store, lambda: backend.aread(full))).error
