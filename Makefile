@@ -63,6 +63,7 @@ recording: $(STAMP) ## renew the README's picture from a real run
 lock: $(STAMP) ## renew requirements.lock: hashes, no URLs
 	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras \
 	  --upgrade --quiet --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	@sh deploy/docker/lock.sh
 
 chaos: $(STAMP) ## seeded faults against real processes; SEED=… MINUTES=…
 	@PYTHONPATH=tests $(BIN)/python -m support.chaos_run --seed $(or $(SEED),1) --minutes $(or $(MINUTES),4)

@@ -118,6 +118,8 @@ def _unexpected(state: str, code: str | None, one: Accepted | None) -> str | Non
             return None
         case "failed" if code == "poisoned" and one is not None and one.poison:
             return None
+        case "failed" if code == "transient" and one is not None and one.poison == "memory":
+            return None  # the worker had enough left to refuse it, three times
     return "nobody asked for that"
 
 
