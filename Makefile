@@ -10,7 +10,7 @@ Q      ?=
 CORPUS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint types docs recording lock chaos mutants bench clean
+.PHONY: help demo dev test lint types docs recording lock chaos mutants bench deploy-check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -63,6 +63,7 @@ recording: $(STAMP) ## renew the README's picture from a real run
 lock: $(STAMP) ## renew requirements.lock: hashes, no URLs
 	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras \
 	  --upgrade --quiet --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	@sh deploy/docker/lock.sh
 
 chaos: $(STAMP) ## seeded faults against real processes; SEED=… MINUTES=…
 	@PYTHONPATH=tests $(BIN)/python -m support.chaos_run --seed $(or $(SEED),1) --minutes $(or $(MINUTES),4)
@@ -72,6 +73,9 @@ mutants: $(STAMP) ## each rule removed once: does a test notice? (slow)
 
 bench: $(STAMP) ## the figures of README and docs, as ratios and percentiles (slow); ONLY=name for one
 	@PYTHONPATH=tests $(BIN)/python -m bench $(ONLY)
+
+deploy-check: $(STAMP) ## real tools on deploy/; DEPLOY_TOOLS=folders, ONLY="a check", PICTURE=file (exit 3: tools are missing)
+	@$(BIN)/python deploy/check.py $(if $(ONLY),"$(ONLY)")
 
 clean: ## remove .venv, .threadline and caches
 	@rm -rf $(VENV) .threadline .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist build

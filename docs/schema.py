@@ -90,6 +90,10 @@ DEFS: Final[dict[str, Schema]] = {
         **_record(truncated={"const": True}, bytes=_WHOLE),
         "description": f"instead of data of more than {MAX_EVENT_BYTES} bytes, or when too much waits for Redis",
     },
+    "sealed": {
+        **_record(sealed={"type": "string", "pattern": r"^[A-Za-z0-9._-]{1,32}:[A-Za-z0-9+/]+={0,2}$"}),
+        "description": "instead of any data while THREADLINE_ENCRYPTION_KEYS is set: <key id>:<base64>",
+    },
     "message": {
         **_record(type=_STRING, data=_record(content={"type": ["string", "array"]})),
         "description": "LangChain's message_to_dict",
@@ -126,7 +130,7 @@ def schema() -> Schema:
             for kind in DATA
         ],
         "$defs": {
-            **{f"data.{kind}": _or_truncated(data) for kind, data in DATA.items()},
+            **{f"data.{kind}": _or_instead(data) for kind, data in DATA.items()},
             **DEFS,
         },
     }
@@ -161,8 +165,8 @@ def _id(kind: str) -> Schema:
     return {"type": "null"} if kind == EventType.GAP else _POSITION
 
 
-def _or_truncated(data: Schema) -> Schema:
-    return {"anyOf": [data, _ref("truncated")]} if data else {}
+def _or_instead(data: Schema) -> Schema:
+    return {"anyOf": [data, _ref("truncated"), _ref("sealed")]} if data else {}
 
 
 def text() -> str:

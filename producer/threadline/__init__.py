@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from threadline.contract.waiting import Waiting
     from threadline.errors import (
         BackendUnavailable,
+        CannotDecrypt,
         ConfigurationError,
         InvalidJob,
         JobCancelled,
@@ -56,6 +57,7 @@ _HOMES = {
 
 __all__ = [
     "BackendUnavailable",
+    "CannotDecrypt",
     "Client",
     "ConfigurationError",
     "Event",

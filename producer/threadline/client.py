@@ -13,9 +13,12 @@ from psycopg import AsyncConnection
 
 from threadline.calls.announce import Announcer
 from threadline.calls.backends import Backends, named
+from threadline.calls.care import Care
 from threadline.calls.control import Control
+from threadline.calls.erase import Deleted
 from threadline.calls.people import People
 from threadline.calls.progress import Progress
+from threadline.calls.prune import Pruned
 from threadline.calls.submit import Submission
 from threadline.calls.travel import DEFAULT_SECONDS, Travel
 from threadline.contract.events import Event
@@ -59,6 +62,7 @@ class Client:
         self._progress = Progress(backends)
         self._people = People(backends, self._submission)
         self._travel = Travel(backends, self._submission)
+        self._care = Care(backends)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Client:
@@ -97,15 +101,18 @@ class Client:
         connection: AsyncConnection[Any] | None = None,
         webhook_url: str | None = None,
         wait_expires: float | timedelta | None = None,
+        configurable: dict[str, Any] | None = None,
+        context: dict[str, Any] | None = None,
     ) -> Job:
         """Store a job and hand it to the workers; the job exists once this returns (or once `connection` commits).
 
         `input` is text (one human message) or the graph's input. Without `thread_id` a new thread is made. `on_busy`
         is enqueue, reject, interrupt or rollback. `expires` (until the first claim) and `timeout` (running time) are
         seconds or timedelta; so is `wait_expires`, after which a question that nobody has answered ends the job as
-        `cancelled/expired`. `webhook_url` is told of each end of the job. Raises InvalidJob, UnknownAgent, ThreadBusy,
-        ThreadOwnedByAnother, BackendUnavailable, NotMigrated, NeedsDatabase. After BackendUnavailable it is safe to
-        repeat with the same `idempotency_key`.
+        `cancelled/expired`. `webhook_url` is told of each end of the job. `configurable` and `context` are what the
+        graph reads under these names; thread, user and job in them are always ours. Raises InvalidJob, UnknownAgent,
+        ThreadBusy, ThreadOwnedByAnother, BackendUnavailable, NotMigrated, NeedsDatabase. After BackendUnavailable it is
+        safe to repeat with the same `idempotency_key`.
         """
         new_id = self._submission.new_id
         request = JobRequest(
@@ -126,6 +133,8 @@ class Client:
             checkpoint_id=checkpoint_id,
             webhook_url=webhook_url,
             wait_expires=seconds("wait_expires", wait_expires),
+            configurable=configurable,
+            context=context,
         ).check()
         job_id, on_thread = await self._submission.submit(
             request, made_up_thread=thread_id is None, connection=connection
@@ -302,6 +311,35 @@ class Client:
         async with aclosing(stream):
             async for event in stream:
                 yield event
+
+    async def prune(
+        self,
+        *,
+        older_than: float | timedelta | None = None,
+        keep: str = "latest",
+        jobs: float | timedelta | None = None,
+        threads: float | timedelta | None = None,
+        waiting: bool = False,
+    ) -> Pruned:
+        """Make what is old smaller, or let it go; ages are seconds or timedelta, None leaves that alone.
+
+        Threads idle for `older_than` are compacted to their latest state, by a worker that has their agent: they go on
+        as before, without their history. Jobs that ended `jobs` ago go, and their idempotency keys with them; so do
+        dead letters. Threads idle for `threads` go with all that they have. Never one with a queued or running job,
+        nor, unless `waiting`, one that waits for a person. Safe to repeat. For operators: no user is checked. Raises
+        InvalidJob, ResultTimeout (no worker compacts), BackendUnavailable, NeedsDatabase.
+        """
+        return await self._care.prune(older_than, keep, jobs, threads, waiting=waiting)
+
+    async def delete_user(self, user_id: str) -> Deleted:
+        """Erase everything of a user, also while jobs of theirs run: threads, memory, jobs, progress, queued messages.
+
+        The answer counts what is gone and what is left, which is 0 everywhere; an audit line without the id stays. What
+        is enqueued for the user meanwhile is refused (BackendUnavailable). Where Redis is away, `finished` is false and
+        workers do the rest. Safe to repeat after any error; begun, it is also finished by workers. For operators.
+        Raises InvalidJob, ConfigurationError (workers name users otherwise), BackendUnavailable, NeedsDatabase.
+        """
+        return await self._care.delete_user(user_id)
 
     # What a Job asks for:
 

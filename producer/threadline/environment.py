@@ -23,6 +23,8 @@ VARIABLES: Final = (
     Variable("REDIS_URL", "Redis or Valkey: redis://, rediss://, unix://", "embedded in `dev` and `demo`"),
     Variable("DATABASE_URL", "Postgres 14 or newer", "embedded in `dev` and `demo`"),
     Variable("THREADLINE_AGENTS", "a langgraph.json, or name=module:attr,…; adds to the built-in research", "–"),
+    Variable("THREADLINE_MSGPACK_TYPES", "module:Class,…: types in agents' states that no schema of theirs names", "–"),
+    Variable("THREADLINE_CHECKPOINT_SCHEMA", "Postgres schema of checkpoints that are adopted", "the namespace"),
     Variable("THREADLINE_MODEL", "provider:model for init_chat_model, or offline", "offline in dev and demo"),
     Variable("THREADLINE_CORPUS", "folder of .md .txt .html .pdf that research may search", "–"),
     Variable("THREADLINE_CONCURRENCY", "jobs at once in one worker process", "10"),
@@ -39,14 +41,37 @@ VARIABLES: Final = (
     Variable("THREADLINE_EVENT_TTL_SECONDS", "how long a job's log is kept in Redis", "86400"),
     Variable("THREADLINE_EVENT_MAX", "how many events a job's log keeps", "10000"),
     Variable("THREADLINE_ENQUEUE_KEYS", "id:base64key,…: HMAC that jobs from Redis alone must carry", "off"),
+    Variable(
+        "THREADLINE_ENCRYPTION_KEYS", "id:base64key,… of 32 bytes: the first seals what is stored, all open", "off"
+    ),
+    Variable("THREADLINE_ENCRYPTION_PLAINTEXT", "read: what was never sealed is read, too, for a migration", "refuse"),
     Variable("THREADLINE_WEBHOOK_SECRETS", "whsec_…,…: all sign webhooks, the newest first", "webhooks are held"),
     Variable("THREADLINE_WEBHOOK_ALLOW", "hosts and networks (CIDR) inside that webhooks may reach, also by http", "–"),
     Variable("THREADLINE_NAMESPACE", "first word of every Redis key, and the Postgres schema", "threadline"),
     Variable("THREADLINE_RECURSION_LIMIT", "super-steps of one run before it is stopped", "500"),
     Variable("THREADLINE_EMBEDDED", "wheels or path: where dev and demo may take the servers from", "both"),
+    Variable("THREADLINE_RESEARCH_APPROVE", "plan,publish: what a person approves in every job of research", "–"),
     Variable("THREADLINE_SEARXNG_URL", "a SearXNG with JSON output: gives research web_search", "–"),
     Variable("THREADLINE_FETCH_URL", "1: gives research fetch_url without a web search", "off"),
     Variable("THREADLINE_OFFLINE_TOKENS_PER_SECOND", "pace of the offline model; 0 is as fast as it can", "0"),
+    Variable(
+        "THREADLINE_MEMORY_ROUTES",
+        "folders of agents that outlive a thread: PATH=user|shared|disk:…:r|rw,…",
+        "/memories/=user:rw",
+    ),
+    Variable("THREADLINE_STORE_EMBEDDINGS", "provider:model, or offline: memory is searched by meaning", "off"),
+    Variable("THREADLINE_STORE_EMBEDDING_DIMS", "dimensions of its vectors", "the model's own"),
+    Variable("THREADLINE_STORE_TTL_MINUTES", "store items expire so long after they were written", "never"),
+    Variable("THREADLINE_STORE_TTL_REFRESH", "1: reading an item begins its time anew", "0"),
+    Variable("THREADLINE_STORE_SWEEP_SECONDS", "between two looks for expired and unindexed items", "300"),
+    Variable("THREADLINE_USER_HASH_KEYS", "base64key,…: users' names in the store, the newest first", "unkeyed"),
+    Variable(
+        "THREADLINE_RETENTION_COMPACT", "idle for so long (such as 30d), a thread keeps its latest state", "never"
+    ),
+    Variable("THREADLINE_RETENTION_JOBS", "so long after their end jobs go, with their idempotency keys", "never"),
+    Variable("THREADLINE_RETENTION_THREADS", "idle for so long, a thread goes with all that it has", "never"),
+    Variable("THREADLINE_RETENTION_WAITING", "1: threads that wait for a person count as idle, too", "0"),
+    Variable("THREADLINE_RETENTION_SECONDS", "between two rounds of these, which one worker at a time makes", "300"),
     Variable("THREADLINE_CACHE_DIR", "where the corpus index is kept", "the user's cache folder"),
 )
 _PREFIX: Final = "THREADLINE_"

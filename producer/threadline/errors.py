@@ -15,6 +15,7 @@ ThreadlineError
 ├── NeedsDatabase         the call needs DATABASE_URL
 ├── BackendUnavailable    Redis or Postgres does not answer
 ├── NotMigrated           the database has no (or an older) Threadline schema
+├── CannotDecrypt         stored data is sealed with a key that is missing, was changed, or is plaintext and must not
 └── ConfigurationError    an environment variable or option has no meaning
 """
 
@@ -24,6 +25,7 @@ from typing import Any
 
 __all__ = [
     "BackendUnavailable",
+    "CannotDecrypt",
     "ConfigurationError",
     "InvalidJob",
     "JobCancelled",
@@ -123,6 +125,17 @@ class BackendUnavailable(ThreadlineError, ConnectionError):
 
 class NotMigrated(BackendUnavailable):
     """The database lacks Threadline's schema, or has an older one: run `threadline migrate`."""
+
+
+class CannotDecrypt(ThreadlineError):
+    """What is stored cannot be read with this process's THREADLINE_ENCRYPTION_KEYS; the message says which and why.
+
+    `reason` is unknown_key, changed (or moved from its place) or plaintext (where only sealed data is read).
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ConfigurationError(ThreadlineError, ValueError):

@@ -9,8 +9,10 @@ import msgspec
 
 from threadline.contract.keys import Keys
 from threadline.contract.signature import parse_keys
+from threadline.contract.user_names import UserNames
+from threadline.encryption.settings import vault_from_env
+from threadline.encryption.vault import PLAIN, Vault
 from threadline.environment import number
-from threadline.errors import ConfigurationError
 
 __all__ = ["ClientSettings"]
 
@@ -22,22 +24,23 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
     database_url: str | None = None
     keys: Keys = Keys()
     enqueue_keys: dict[str, bytes] = msgspec.field(default_factory=dict)
+    vault: Vault = PLAIN
     lease_seconds: float = 15.0
     event_ttl_seconds: int = 86_400
     event_max: int = 10_000
+    user_names: UserNames = UserNames()
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> ClientSettings:
         """Read the environment. Raises ConfigurationError that names the variable."""
-        if env.get("THREADLINE_ENCRYPTION_KEYS"):
-            # Better no start than data in plain text that somebody believes to be encrypted.
-            raise ConfigurationError("THREADLINE_ENCRYPTION_KEYS: encryption at rest is not built yet: unset it")
         return cls(
             redis_url=env.get("REDIS_URL") or None,
             database_url=env.get("DATABASE_URL") or None,
-            keys=Keys(env.get("THREADLINE_NAMESPACE") or "threadline"),
+            keys=Keys(env.get("THREADLINE_NAMESPACE") or "threadline", env.get("THREADLINE_CHECKPOINT_SCHEMA") or None),
             enqueue_keys=parse_keys(env.get("THREADLINE_ENQUEUE_KEYS", "")),
+            vault=vault_from_env(env),
             lease_seconds=number(env, "THREADLINE_LEASE_SECONDS", 15.0),
             event_ttl_seconds=int(number(env, "THREADLINE_EVENT_TTL_SECONDS", 86_400, least=1)),
             event_max=int(number(env, "THREADLINE_EVENT_MAX", 10_000, least=1)),
+            user_names=UserNames.from_env(env),
         )

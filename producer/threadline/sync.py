@@ -28,6 +28,8 @@ from typing import Any, Self, TypeVar, cast
 
 from psycopg import AsyncConnection, Connection
 
+from threadline.calls.erase import Deleted
+from threadline.calls.prune import Pruned
 from threadline.calls.travel import DEFAULT_SECONDS
 from threadline.client import Client as AsyncClient
 from threadline.contract.events import Event
@@ -111,6 +113,8 @@ class Client:
         connection: Connection[Any] | None = None,
         webhook_url: str | None = None,
         wait_expires: float | timedelta | None = None,
+        configurable: dict[str, Any] | None = None,
+        context: dict[str, Any] | None = None,
     ) -> Job:
         lent = None if connection is None else self._lend(connection)
         ask = partial(
@@ -133,6 +137,8 @@ class Client:
             connection=cast("AsyncConnection[Any] | None", lent),
             webhook_url=webhook_url,
             wait_expires=wait_expires,
+            configurable=configurable,
+            context=context,
         )
         job = self._portal.call(ask, meanwhile=None if lent is None else partial(_serve, lent))
         return Job(self, job.job_id, job.thread_id, user_id)
@@ -251,6 +257,23 @@ class Client:
         self, thread_id: str, *, user_id: str | None = None, after: str | None = None
     ) -> Generator[Event, None, None]:
         return self._iterate(partial(AsyncClient.thread_events, thread_id=thread_id, user_id=user_id, after=after))
+
+    @_same(AsyncClient.prune)
+    def prune(
+        self,
+        *,
+        older_than: float | timedelta | None = None,
+        keep: str = "latest",
+        jobs: float | timedelta | None = None,
+        threads: float | timedelta | None = None,
+        waiting: bool = False,
+    ) -> Pruned:
+        ages: dict[str, Any] = {"older_than": older_than, "keep": keep, "jobs": jobs, "threads": threads}
+        return self._call(lambda client: client.prune(**ages, waiting=waiting))
+
+    @_same(AsyncClient.delete_user)
+    def delete_user(self, user_id: str) -> Deleted:
+        return self._call(partial(AsyncClient.delete_user, user_id=user_id))
 
     def _lend(self, connection: Connection[Any]) -> Lent:
         return Lent(connection)

@@ -16,7 +16,17 @@ from typing import Final
 
 from bench.figures import say
 
-_BENCHMARKS: Final = ("blackhole", "latency", "pickup", "rolling_restart", "slowdown", "tokens")
+_BENCHMARKS: Final = (
+    "blackhole",
+    "encryption",
+    "latency",
+    "memory",
+    "pickup",
+    "retention",
+    "rolling_restart",
+    "slowdown",
+    "tokens",
+)
 
 
 def main() -> int:

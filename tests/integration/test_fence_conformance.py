@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from support.desk import Desk, desk_on
+from threadline.encryption.vault import PLAIN, Vault
 from threadline_worker.checkpoints import Fence, FencedSaver
 
 conformance = pytest.importorskip("langgraph.checkpoint.conformance", reason="langgraph-checkpoint-conformance")
@@ -40,14 +41,16 @@ class AnyThreadSaver(FencedSaver):
         await super().adelete_thread(thread_id)
 
 
-async def test_F1_the_fenced_saver_passes_langgraphs_conformance_suite(database_url) -> None:
+@pytest.mark.parametrize("vault", [PLAIN, Vault({"k": bytes(32)})], ids=["plain", "sealed"])
+async def test_F1_the_fenced_saver_passes_langgraphs_conformance_suite(database_url, vault: Vault) -> None:
     async with desk_on(database_url) as desk:
 
         @conformance.checkpointer_test(name="FencedSaver")
         async def savers():
-            saver = AnyThreadSaver(desk.checkpoints.pool, Fence("", "", 0, ""), desk.queries)
+            saver = AnyThreadSaver(desk.checkpoints.pool, Fence("", "", 0, ""), desk.queries, vault=vault)
             saver.desk, saver.known = desk, {}
             yield saver
 
         report = await conformance.validate(savers)
-    assert report.passed_all_base(), report.to_dict()
+    failures = {name: result.failures for name, result in report.results.items() if result.failures}
+    assert report.passed_all_base(), failures

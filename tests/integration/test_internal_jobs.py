@@ -196,10 +196,10 @@ async def test_L9_a_stale_worker_changes_nothing(shared: str, tmp_path: Path, mo
 
 
 #: In the middle of the transaction, and behind its commit; SWEEP=all kills at every point.
-POINTS = {"update_state": ["6", "8"], "fork": ["2", "4"]}
+POINTS = {"update_state": ["6", "8"], "fork": ["2", "4"], "compact": ["9", "16"]}
 
 
-@pytest.mark.parametrize("operation", ["update_state", "fork"])
+@pytest.mark.parametrize("operation", ["update_state", "fork", "compact"])
 def test_L9_it_is_done_once_wherever_its_worker_is_killed(
     env: dict[str, str], operation: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,7 +22,7 @@ from threadline_worker.agents.errors import AgentConfigError
 from threadline_worker.agents.research.graph import build_research
 from threadline_worker.agents.research.package_corpus import write_package_descriptions
 from threadline_worker.agents.research.result import research_result
-from threadline_worker.agents.research.state import memory_namespace
+from threadline_worker.memory import user_namespace
 
 Graph = CompiledStateGraph[Any, Any, Any, Any]
 QUESTION = "What does Weaver do when its pool is exhausted?"
@@ -126,7 +126,7 @@ async def test_memories_are_of_their_user_alone(built: Graph) -> None:
     await asyncio.gather(
         run(graph, QUESTION, thread="a", user="a@x.y"), run(graph, "What is Spindle?", thread="b", user="b@x.y")
     )
-    of_a, of_b = (store.search(memory_namespace(user)) for user in ("a@x.y", "b@x.y"))
+    of_a, of_b = (store.search(user_namespace("memories", user_id=user)) for user in ("a@x.y", "b@x.y"))
     assert [QUESTION in item.value["content"] for item in of_a] == [True]
     assert ["What is Spindle?" in item.value["content"] for item in of_b] == [True]
     await run(graph, "How large is the pool of Weaver?", thread="b2", user="b@x.y")
@@ -213,7 +213,7 @@ async def test_subagents_may_write_notes_but_neither_memories_nor_the_report(
     values = await values_of(graph)
     assert values["files"]["/notes/fine.md"]["content"] == "x"
     assert "/report.md" not in values["files"]
-    assert store.search(memory_namespace("user@example.org")) == []
+    assert store.search(user_namespace("memories", user_id="user@example.org")) == []
 
 
 def tools_of(body: dict[str, Any]) -> Any:

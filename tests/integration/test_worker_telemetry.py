@@ -42,7 +42,7 @@ async def test_what_a_worker_tells_of_a_day_of_work(client, workers, env) -> Non
     assert figures["threadline_job_duration_seconds_count", "agent=steps,state=succeeded"] == 1
     assert figures["threadline_checkpoint_write_seconds_count", ""] >= 5
     assert figures["threadline_jobs", "state=interrupted"] == 0
-    assert not [labels for _name, labels in figures if good.job_id in labels or "thread" in labels]
+    assert not [labels for _name, labels in figures if good.job_id in labels or "thread_id" in labels]
 
     text = "".join(worker.lines)
     for url in (env["REDIS_URL"], env["DATABASE_URL"]):

@@ -1,8 +1,9 @@
 """A receiver of webhooks on 127.0.0.1, with or without TLS, that keeps what it got and misbehaves as it is told.
 
-A path says how: /ok, /status/500, /hang (never answers), /endless (200 and a body without end), /redirect (to the
-metadata service), /later (503 with Retry-After), /gate (answers once the test opens it). The certificate is for
-hooks.example, localhost and 127.0.0.1; its authority is `AUTHORITY`, made for these tests and trusted nowhere else.
+A path says how: /ok (says `words`), /status/500, /hang (never answers), /endless (200 and a body without end),
+/redirect (to the metadata service), /later (503 with Retry-After), /gate (answers once the test opens it). The
+certificate is for hooks.example, localhost and 127.0.0.1; its authority is `AUTHORITY`, made for these tests and
+trusted nowhere else.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Receiver(ThreadingHTTPServer):
         self.leaving = threading.Event()
         self.gate = threading.Event()
         self.requests: queue.Queue[Received] = queue.Queue()
+        self.words = ""
         self.most_at_once = 0
         self._at_once = 0
         self._counting = threading.Lock()
@@ -118,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
             case ["status", code]:
                 self._say(int(code), body=b"as you wish\n" * 50)
             case _:
-                self._say(200)
+                self._say(200, body=self.server.words.encode())
 
     def _say(
         self, status: int, headers: dict[str, str] | None = None, body: bytes = b"", length: int | None = 0

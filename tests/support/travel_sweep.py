@@ -1,9 +1,9 @@
-"""A program: changes or forks a thread again and again, each time with the worker killed at another moment.
+"""A program: changes, forks or compacts a thread again and again, each time with the worker killed at another moment.
 
-`python -m support.travel_sweep update_state|fork [POINT …]` with a worker's environment; without points: all there are.
-A worker is killed (SIGKILL) before or after a statement of the operation's own, or of the ledger's `finish`; then
-another one goes on. One JSON line a point, the last one undisturbed: how the job ended, the checkpoints that it made,
-how many rows the thread has, and whether its head is the one that was answered.
+`python -m support.travel_sweep update_state|fork|compact [POINT …]` with a worker's environment; without points: all
+there are. A worker is killed (SIGKILL) before or after a statement of the operation's own, or of the ledger's `finish`;
+then another one goes on. One JSON line a point, the last one undisturbed: how the job ended, the checkpoints that it
+made, how many rows the thread has, and whether its head is the one that was answered.
 """
 
 from __future__ import annotations
@@ -33,8 +33,12 @@ from threadline_worker.telemetry.logs import configure_logs
 
 KILLED = -signal.SIGKILL
 #: More points than any operation has, and threads for them.
-_NEVER, _MOST = 1_000, 40
-_ARGUMENTS = {"update_state": {"values": {"lines": ["by hand"]}, "as_node": "first"}, "fork": {"checkpoint_id": None}}
+_NEVER, _MOST = 1_000, 90
+_ARGUMENTS: dict[str, Any] = {
+    "update_state": {"values": {"lines": ["by hand"]}, "as_node": "first"},
+    "fork": {"checkpoint_id": None},
+    "compact": {},
+}
 
 
 def main() -> None:
@@ -120,7 +124,7 @@ def _found(thread: str, job_id: str) -> dict[str, Any]:
         "state": job["state"],
         "made": len(made),
         "rows": [view.rows(count.format(f"checkpoint{table}"), thread)[0]["n"] for table in ("s", "_blobs", "_writes")],
-        "head": job["result"] and job["result"]["checkpoint_id"] == _head(view, thread),
+        "head": job["result"] and job["result"].get("checkpoint_id") == _head(view, thread),
     }
 
 

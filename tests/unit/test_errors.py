@@ -16,6 +16,7 @@ from threadline.settings import ClientSettings
 
 PUBLIC = [
     "BackendUnavailable",
+    "CannotDecrypt",
     "Client",
     "ConfigurationError",
     "Event",

@@ -43,7 +43,7 @@ def health(*, draining: bool = False, redis: float = 0, postgres: float = 0, sta
     if draining:
         ended.set()
     at = time.monotonic()
-    sweep: Any = SimpleNamespace(redis_ok_at=at - redis, postgres_ok_at=at - postgres)
+    sweep: Any = SimpleNamespace(redis_ok_at=at - redis, postgres_ok_at=at - postgres, redis_trouble="")
     return Health(Runs(1), liveness(**now), sweep, ended, loop_stall=stall)
 
 

@@ -60,3 +60,27 @@ def test_json_lines_hold_fields_and_exceptions_without_locals(capsys) -> None:
     assert [(line["event"], line["job_id"], line["level"]) for line in lines] == [("job.failed", "j", "error")]
     assert lines[0]["exception"][0]["exc_value"] == "'broken'"
     assert "s3cret" not in json.dumps(lines)
+
+
+def test_reticent_logs_tell_where_an_error_came_from_and_not_what_it_says(capsys) -> None:
+    import logging
+
+    import structlog
+
+    before = logging.getLogger().handlers[:], logging.getLogger().level
+    try:
+        for form in ("json", "console"):
+            configure_logs("info", form, reticent=True)
+            for logger in (structlog.get_logger(form), logging.getLogger("another")):
+                try:
+                    int("what a user said")
+                except ValueError:
+                    logger.exception("job.failed")
+    finally:
+        logging.getLogger().handlers[:], level = before
+        logging.getLogger().setLevel(level)
+        structlog.reset_defaults()
+    told = capsys.readouterr().err
+    assert "what a user said" not in told
+    assert told.count("ValueError") == 4
+    assert told.count("in test_reticent_logs") == 4

@@ -31,7 +31,10 @@ CONTRACT = {
 MORE = {
     "threadline_internal_jobs_total": {"operation", "state"},
     "threadline_messages_purged_total": {"reason"},
+    "threadline_retention_rows_total": {"table"},
     "threadline_webhook_deliveries_total": {"result"},
+    "threadline_backend_up": {"backend"},
+    "threadline_worker_drain_seconds": set(),
     "threadline_webhook_backlog": set(),
 }
 

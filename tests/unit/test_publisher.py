@@ -17,7 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import capture_logs
 
 from support.gates import until
-from threadline.contract.events import EventId
+from threadline.contract.events import Event, EventId, encode_event
 from threadline.log.append import Appended, Verdict
 from threadline_worker import publisher, unsent
 from threadline_worker.coalesce import Coalescer
@@ -38,6 +38,9 @@ class Log:
         self.away = False
         self.answers_lost = 0
         self.stale = False
+
+    def encode(self, event: Event) -> bytes:
+        return encode_event(event)
 
     async def append(
         self, _job: str, _thread: str, epoch: int, events: list[tuple[int, bytes]], *, queued: bytes = b""

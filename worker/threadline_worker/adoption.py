@@ -13,11 +13,12 @@ import structlog
 
 from threadline.contract import arq_message
 from threadline.contract.codec import dumps
-from threadline.contract.events import Event, EventType, encode_event
+from threadline.contract.events import Event, EventType
 from threadline.contract.job import check_id, check_thread_id, decode_request
 from threadline.contract.signature import verify
 from threadline.contract.states import Code, State
-from threadline.errors import BackendUnavailable, InvalidJob, JobNotFound, ThreadlineError
+from threadline.encryption.wire import opened_message
+from threadline.errors import BackendUnavailable, InvalidJob, ThreadlineError
 from threadline.redis_client import REDIS_ERRORS
 from threadline_worker.carried import CarriedJobs
 from threadline_worker.serialise import storable
@@ -50,7 +51,7 @@ class Adoption:
             if not isinstance(job, dict) or job.get("job_id") != job_id:
                 raise InvalidJob("the message's job is not an object with the same job_id")
             verify(job, self._services.settings.client.enqueue_keys)
-            request = decode_request(job)
+            request = decode_request(opened_message(self._services.ledger.vault, job))
             stored = await self._services.ledger.enqueue(
                 request, fingerprint=request.fingerprint(), dispatching=dispatching, check_agent=False
             )
@@ -72,19 +73,20 @@ class Adoption:
         try:
             check_id("job id", job_id)
             check_thread_id(thread_id if isinstance(thread_id, str) else "")
-            await self._services.ledger.snapshot(job_id)
         except InvalidJob:
             return
-        except JobNotFound:
+        if await self._services.ledger.transition(job_id) is None:
             message = storable(f"{type(error).__name__}: {error}")[:2000]
             data = {"code": str(Code.INVALID_INPUT), "message": message}
             event = Event(id="1-1", job_id=job_id, thread_id=str(thread_id), type=EventType.FAILED, data=data)
             with suppress(*REDIS_ERRORS):
-                await self._services.events.append(job_id, str(thread_id), 1, [(1, encode_event(event))])
+                events = self._services.events
+                await events.append(job_id, str(thread_id), 1, [(1, events.encode(event))])
 
     async def dead_letter(self, message_id: str, why: str, body: bytes | None) -> None:
         """Set a message aside where `doctor` shows it. Raises BackendUnavailable: the message must stay."""
-        log.warning("queue.dead_letter", message_id=message_id[:200], reason=why)
+        told = "sealed: `threadline doctor` shows it" if self._services.ledger.vault.on else why
+        log.warning("queue.dead_letter", message_id=message_id[:200], reason=told)
         kept = None if body is None else body[:_KEPT_BYTES]
         await self._services.ledger.dead_letter(storable(message_id)[:500], storable(why)[:2000], kept)
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import structlog
 
-from threadline.contract.events import encode_event
-from threadline.errors import BackendUnavailable
+from threadline.errors import BackendUnavailable, CannotDecrypt
 from threadline.ledger.custody import Custody
 from threadline.ledger.transition_event import event_of, queued_event
 from threadline.log.append import Appended, EventLog
@@ -31,14 +30,14 @@ class Announcer:
         self._metrics = metrics
 
     async def append(self, row: Mapping[str, Any], *, step: int | None = None) -> Appended:
-        """Append the event of the row's epoch. Raises redis' errors."""
-        event = event_of(dict(row), step=step)
-        queued = encode_event(queued_event(row["job_id"], row["thread_id"], row["agent"]))
+        """Append the event of the row's epoch. Raises redis' errors, CannotDecrypt."""
+        event = event_of(self._ledger.opened(row), step=step)
+        queued = self._events.encode(queued_event(row["job_id"], row["thread_id"], row["agent"]))
         answer = await self._events.append(
             row["job_id"],
             row["thread_id"],
             row["epoch"],
-            [(1, encode_event(event))],
+            [(1, self._events.encode(event))],
             queued=queued,
             log_top=row["log_top"],
         )
@@ -54,7 +53,7 @@ class Announcer:
                 await self.append(row)
             # A stale epoch counts as announced: the log already tells a later story.
             await self._ledger.announced(row["job_id"], row["epoch"])
-        except (*REDIS_ERRORS, BackendUnavailable) as error:
+        except (*REDIS_ERRORS, BackendUnavailable, CannotDecrypt) as error:
             log.warning("announce.failed", job_id=row["job_id"], epoch=row["epoch"], error=reason(error))
 
     async def announce_missed(self) -> int:

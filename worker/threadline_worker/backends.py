@@ -18,6 +18,7 @@ from threadline.errors import BackendUnavailable, NotMigrated
 from threadline.ledger.database import Database
 from threadline.ledger.migrate import check_migrated, lock_key, migrate
 from threadline.redis_client import REDIS_ERRORS, reason
+from threadline_worker.checkpoint_schema import check_checkpoints, make_room
 
 __all__ = ["migrate_all", "wait_for_servers"]
 
@@ -53,6 +54,7 @@ async def _check(redis: Any, database: Database, keys: Keys) -> None:
         raise BackendUnavailable(f"Redis: {reason(error)}") from error
     async with database.connection() as connection:
         await check_migrated(connection, keys)
+        await check_checkpoints(connection, keys)
 
 
 async def migrate_all(database: Database, keys: Keys) -> list[str]:
@@ -64,9 +66,11 @@ async def migrate_all(database: Database, keys: Keys) -> list[str]:
         applied = await migrate(connection, keys)
         try:
             await _lock(connection, lock_key(f"{keys.schema}:langgraph"))
-            await connection.execute("SELECT set_config('search_path', %s, false)", (f"{keys.schema}, public",))
+            await make_room(connection, keys)
+            await _look_in(connection, keys.checkpoints)
             saver: AsyncPostgresSaver = AsyncPostgresSaver(connection)
             await saver.setup()
+            await _look_in(connection, keys.schema)
             await _set_up_store(connection)
         except psycopg.Error as error:
             raise BackendUnavailable(f"LangGraph's tables could not be set up: {error}") from error
@@ -83,6 +87,10 @@ async def _lock(connection: AsyncConnection[DictRow], key: int) -> None:
         if row and row["taken"]:
             return
         await asyncio.sleep(0.1)
+
+
+async def _look_in(connection: AsyncConnection[DictRow], schema: str) -> None:
+    await connection.execute("SELECT set_config('search_path', %s, false)", (f"{schema}, public",))
 
 
 async def _set_up_store(connection: AsyncConnection[DictRow]) -> None:

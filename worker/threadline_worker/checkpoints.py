@@ -17,13 +17,14 @@ import langgraph.checkpoint.base.id as checkpoint_clock
 import psycopg
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
-from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from psycopg import AsyncCursor, errors
 from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool
 
+from threadline.encryption.vault import PLAIN, Vault
 from threadline.ledger.sql import Queries
+from threadline_worker.encrypted_checkpoints import SealingSaver
 
 __all__ = ["CheckpointsAway", "Commit", "Fence", "FencedSaver", "LeaseLost", "fenced", "raise_checkpoint_clock"]
 
@@ -59,7 +60,7 @@ class Commit(NamedTuple):
     seconds: float
 
 
-class FencedSaver(AsyncPostgresSaver):
+class FencedSaver(SealingSaver):
     """`on_commit` hears of each checkpoint after its commit, `on_load` of each that is read, with its namespace."""
 
     def __init__(
@@ -71,8 +72,9 @@ class FencedSaver(AsyncPostgresSaver):
         on_commit: Callable[[Commit], None] = lambda _commit: None,
         on_load: Callable[[str, CheckpointTuple], None] = lambda _namespace, _found: None,
         serde: SerializerProtocol | None = None,
+        vault: Vault = PLAIN,
     ) -> None:
-        super().__init__(pool, serde=serde)
+        super().__init__(pool, serde=serde, vault=vault)
         self._fence = fence
         self._check = queries.fill("SELECT {schema}.assert_fence(%s, %s, %s, %s)")
         self._on_commit = on_commit

@@ -25,7 +25,7 @@ def worker(concurrency: int | None, burst: bool, until_eof: bool) -> None:
     from threadline_worker.telemetry.logs import configure_logs  # noqa: PLC0415
 
     settings = WorkerSettings.from_env(concurrency=concurrency)
-    configure_logs(settings.log_level, settings.log_format)
+    configure_logs(settings.log_level, settings.log_format, reticent=settings.client.vault.on)
     from threadline_worker.main import run_worker  # noqa: PLC0415
 
     run_worker(settings, burst=burst, until_eof=until_eof)
@@ -35,16 +35,21 @@ def worker(concurrency: int | None, burst: bool, until_eof: bool) -> None:
 def migrate() -> None:
     """Bring the database to this version; safe to repeat, and for several at once."""
     from threadline_worker.backends import migrate_all  # noqa: PLC0415
+    from threadline_worker.memory.index import set_up_index  # noqa: PLC0415
+    from threadline_worker.memory.settings import MemorySettings  # noqa: PLC0415
 
-    settings = ClientSettings.from_env()
+    settings, memory = ClientSettings.from_env(), MemorySettings.from_env()
     if not settings.database_url:
         raise click.UsageError("DATABASE_URL is not set: set it, or run `threadline dev`, which prints one")
 
-    async def run() -> list[str]:
+    async def run() -> tuple[list[str], str | None]:
         async with Database(settings.database_url or "", application_name="threadline-migrate", limit=60.0) as database:
-            return await migrate_all(database, settings.keys)
+            applied = await migrate_all(database, settings.keys)
+            return applied, await set_up_index(database, settings.keys, memory, settings.vault)
 
-    applied = asyncio.run(run())
+    applied, unindexed = asyncio.run(run())
+    if unindexed is not None:
+        click.echo(f"memory will be searched without meaning: {unindexed}", err=True)
     for name in applied:
         click.echo(f"applied {name}")
     click.echo("up to date" if not applied else f"{len(applied)} applied; LangGraph's tables are set up")
@@ -81,6 +86,7 @@ def agents(as_json: bool) -> None:
     """List the agents that a worker here would run, with their input."""
     import os  # noqa: PLC0415
 
+    from threadline.errors import InvalidJob  # noqa: PLC0415
     from threadline_worker.agents.errors import AgentConfigError  # noqa: PLC0415
     from threadline_worker.agents.registry import Agents  # noqa: PLC0415
     from threadline_worker.telemetry.logs import configure_logs  # noqa: PLC0415
@@ -92,8 +98,9 @@ def agents(as_json: bool) -> None:
         found: list[dict[str, object]] = []
         for name in known.names:
             try:
-                found.append({"name": name, "input_schema": (await known.load(name)).input_schema()})
-            except AgentConfigError as error:
+                async with known.opening(name) as opening:
+                    found.append({"name": name, "input_schema": (await opening.ready).input_schema()})
+            except (AgentConfigError, InvalidJob) as error:
                 found.append({"name": name, "input_schema": None, "error": str(error)})
         return found
 

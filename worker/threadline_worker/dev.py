@@ -18,6 +18,8 @@ from threadline.settings import ClientSettings
 from threadline_worker.backends import migrate_all
 from threadline_worker.embedded import ServerUrls, embedded_servers, running_servers
 from threadline_worker.local_workers import LocalWorkers
+from threadline_worker.memory.index import set_up_index
+from threadline_worker.memory.settings import MemorySettings
 
 __all__ = ["DATA_DIR", "interruptible", "run_dev", "worker_env"]
 
@@ -58,6 +60,9 @@ async def prepare(urls: ServerUrls, keys: Keys) -> None:
     """Migrate. Raises BackendUnavailable."""
     async with Database(urls.database_url, application_name="threadline-migrate", limit=60.0) as database:
         await migrate_all(database, keys)
+        unindexed = await set_up_index(database, keys, MemorySettings.from_env(), ClientSettings.from_env().vault)
+        if unindexed is not None:
+            _say(f"memory will be searched without meaning: {unindexed}")
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 
-from threadline.errors import ConfigurationError
-from threadline_worker.agents.errors import AgentConfigError
+from threadline.errors import ConfigurationError, InvalidJob
+from threadline_worker.agents.errors import AgentConfigError, FactoryError
 from threadline_worker.agents.registry import RESEARCH, Agents
 from threadline_worker.telemetry.logs import configure_logs
 
@@ -27,12 +27,23 @@ def check_agents() -> list[Finding]:
 
 
 async def _check(agents: Agents) -> list[Finding]:
-    return [await _check_one(agents, name) for name in agents.names]
+    found = [await _check_one(agents, name) for name in agents.names]
+    if missing := agents.missing_packages():
+        seen = f"langgraph.json asks for {', '.join(missing)}, which is not installed"
+        found.append(("agents' packages", "warn", seen, "install it where the workers run"))
+    if missing := agents.missing_types():
+        seen = f"THREADLINE_MSGPACK_TYPES names {', '.join(missing)}, which cannot be imported"
+        found.append(("agents' types", "warn", seen, "correct it: such an object comes back as plain data"))
+    return found
 
 
 async def _check_one(agents: Agents, name: str) -> Finding:
     try:
-        await agents.load(name)
+        async with agents.opening(name) as opening:
+            await opening.ready
+    except (FactoryError, InvalidJob) as error:
+        advice = "made for no run in particular it fails: see whether it needs a configurable or context that jobs give"
+        return (f"agent {name}", "warn", str(error), advice)
     except AgentConfigError as error:
         # The built-in agent is there whether it is wanted or not: not configuring it is no fault.
         unused = name == RESEARCH and not os.environ.get("THREADLINE_MODEL")

@@ -14,6 +14,9 @@ import psycopg
 from psycopg import AsyncConnection, BaseConnection, Connection
 from psycopg.rows import DictRow
 
+from threadline.contract.codec import dumps, loads
+from threadline.encryption import places
+from threadline.encryption.vault import PLAIN, Vault
 from threadline.errors import BackendUnavailable
 from threadline.ledger.database import Database
 from threadline.ledger.sql import Queries
@@ -64,24 +67,29 @@ class LedgerEffects:
     All raise LeaseLost, and CheckpointsAway where Postgres does not answer: the job goes on from its checkpoint later.
     """
 
-    def __init__(self, ledger: Database, transactions: Database, queries: Queries, fence: Fence) -> None:
+    def __init__(
+        self, ledger: Database, transactions: Database, queries: Queries, fence: Fence, *, vault: Vault = PLAIN
+    ) -> None:
         self._ledger = ledger
         self._transactions = transactions
         self._queries = queries
         self._fence = fence
+        self._vault = vault
         self._loop = asyncio.get_running_loop()
 
     async def begin(self, key: str, *, mark: bool) -> Begun:
         """Look, and with `mark` write down that the effect begins now."""
         self._on_own_loop()
-        return Begun(**await self._row("effect_begin", key, mark=mark))
+        begun = Begun(**await self._row("effect_begin", key, mark=mark))
+        return begun if begun.result is None else begun._replace(result=self._opened(key, begun.result))
 
     async def finish(self, key: str, result: str) -> str:
         """Keep the result. Safe to repeat, so an outage that is shorter than `STORE_SECONDS` leaves no doubt."""
         deadline = time.monotonic() + STORE_SECONDS
         while True:
             try:
-                return str((await self._row("effect_finish", key, result=result))["result"])
+                kept = (await self._row("effect_finish", key, result=self._sealed(key, result)))["result"]
+                return self._opened(key, kept)
             except CheckpointsAway:
                 if time.monotonic() > deadline:
                     raise
@@ -122,7 +130,7 @@ class LedgerEffects:
             if (stored := await cursor.fetchone()) is None:
                 cursor = await connection.execute(*self._finished(key, await act(connection)))
                 stored = await cursor.fetchone()
-            return _result(stored)
+            return self._opened(key, _result(stored))
 
     def within_blocking(self, key: str, act: Callable[[Connection[DictRow]], str]) -> str:
         """The same in a tool's thread, on a connection of its own."""
@@ -133,7 +141,7 @@ class LedgerEffects:
             with connection.transaction():
                 if (stored := connection.execute(*self._stored(key)).fetchone()) is None:
                     stored = connection.execute(*self._finished(key, act(connection))).fetchone()
-                return _result(stored)
+                return self._opened(key, _result(stored))
         except (psycopg.Error, BackendUnavailable) as error:
             if (meant := self._meant(error, connection, started)) is None:
                 raise
@@ -161,7 +169,22 @@ class LedgerEffects:
         return self._queries["effect_stored"], self._params(key)
 
     def _finished(self, key: str, result: str) -> tuple[LiteralString, dict[str, Any]]:
-        return self._queries["effect_finish"], {**self._params(key), "result": result}
+        return self._queries["effect_finish"], {**self._params(key), "result": self._sealed(key, result)}
+
+    def _sealed(self, key: str, result: str) -> str:
+        if not self._vault.on:
+            return result
+        return dumps({"sealed": self._vault.seal_text(result.encode(), self._place(key))}).decode()
+
+    def _opened(self, key: str, stored: str) -> str:
+        if not self._vault.on and '"sealed"' not in stored:
+            return stored
+        value = loads(stored)
+        opened = self._vault.open(value, self._place(key))
+        return stored if opened is value else dumps(opened).decode()
+
+    def _place(self, key: str) -> places.Place:
+        return places.effect(self._fence.thread_id, key)
 
     async def _row(self, query: str, key: str, **more: Any) -> DictRow:
         with _fenced():

@@ -15,23 +15,24 @@ from psycopg_pool import AsyncConnectionPool
 
 from threadline import dispatch
 from threadline.contract.arq_message import Message, message_id
-from threadline.contract.events import encode_event
 from threadline.contract.keys import Keys
 from threadline.contract.states import Code, State
-from threadline.errors import BackendUnavailable
+from threadline.errors import BackendUnavailable, CannotDecrypt, InvalidJob
 from threadline.ledger.custody import Claim, Custody, Due
 from threadline.ledger.database import Database
 from threadline.ledger.transition_event import event_of, queued_event
 from threadline.log.append import EventLog
 from threadline.redis_client import REDIS_ERRORS, reason
-from threadline_worker.agents.errors import AgentConfigError
-from threadline_worker.agents.registry import Agent, Agents, UnknownAgentError
+from threadline_worker.agents.errors import AgentConfigError, FactoryError, UnknownAgentError
+from threadline_worker.agents.opening import Opening
+from threadline_worker.agents.registry import Agent, Agents
 from threadline_worker.announce import Announcer
 from threadline_worker.checkpoints import CheckpointsAway
 from threadline_worker.exhaustion import end_if_exhausted
 from threadline_worker.graph_run import GraphRun
 from threadline_worker.internal.operate import operate
 from threadline_worker.liveness import Liveness
+from threadline_worker.memory_store import StoreConfig
 from threadline_worker.outcome import (
     AWAY_SECONDS,
     FAILURE_LIMIT,
@@ -44,8 +45,11 @@ from threadline_worker.outcome import (
     Retriable,
     Succeeded,
     backoff,
+    classify,
+    unreadable,
 )
 from threadline_worker.publisher import Publisher
+from threadline_worker.run_order import order_of
 from threadline_worker.runs import Run
 from threadline_worker.settings import WorkerSettings
 from threadline_worker.telemetry.metrics import Metrics
@@ -77,6 +81,7 @@ class Services:
     liveness: Liveness
     metrics: Metrics
     courier: Courier
+    store: StoreConfig
 
 
 class Execution:
@@ -117,12 +122,13 @@ class Execution:
 
     async def _outcome(self) -> Outcome:
         try:
-            agent = await self._loaded()
-            return await self._with_agent(agent) if isinstance(agent, Agent) else agent
-        except UnknownAgentError as error:
-            return Failed(Code.UNKNOWN_AGENT, str(error))
-        except AgentConfigError as error:
-            return Failed(Code.AGENT_UNAVAILABLE, str(error))
+            self._run.claim = self._services.ledger.unsealed(self._run.claim)
+            return await self._with_opened()
+        except (AgentConfigError, InvalidJob, UnknownAgentError) as error:
+            return _no_agent(error)
+        except CannotDecrypt as error:
+            log.warning("job.failed", code=Code.UNREADABLE, error=str(error))
+            return unreadable(error)
         except (BackendUnavailable, CheckpointsAway) as error:
             # The decision could not be made: nothing has run, so nothing is charged.
             log.warning("job.failed", error=reason(error))
@@ -132,16 +138,22 @@ class Execution:
             log.exception("job.failed")
             return Failed(Code.ERROR, f"{type(error).__name__}: {error}"[:2000])
 
-    async def _loaded(self) -> Agent | Outcome:
+    async def _with_opened(self) -> Outcome:
+        claim = self._run.claim
+        with order_of(self._services, claim) as order:
+            async with self._services.agents.opening(claim.agent, order) as opening:
+                agent = await self._loaded(opening)
+                return await self._with_agent(agent) if isinstance(agent, Agent) else agent
+
+    async def _loaded(self, opening: Opening) -> Agent | Outcome:
         """The agent, or why there is none in time: loading is anyone's code, and must hold neither slot nor cancel."""
         limit = self._services.settings.step_timeout
-        loading = asyncio.ensure_future(self._services.agents.load(self._run.claim.agent))
+        loading = opening.ready
         stopped = asyncio.create_task(self._run.stopped.wait())
         try:
-            await asyncio.wait({loading, stopped}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            await _either(loading, stopped, limit)
             if loading.done():
                 return loading.result()
-            loading.cancel()
             if stopped.done():
                 return self._run.stopping or Released()
             return Retriable(Code.STEP_TIMEOUT, f"the agent was not loaded within {limit:g} seconds")
@@ -191,8 +203,9 @@ class Execution:
                     answer = await self._services.announcer.append(claim.row, step=step)
             except REDIS_ERRORS:
                 # The run does not wait for Redis; the publisher sends it when Redis is back.
+                events = self._services.events
                 queued = queued_event(claim.job_id, claim.thread_id, claim.agent)
-                return _Lifted(claim, (encode_event(event), event.type, encode_event(queued)))
+                return _Lifted(claim, (events.encode(event), event.type, events.encode(queued)))
             if not answer.stale or answer.before is None:
                 return _Lifted(claim, None)
             if answer.before.epoch >= _HIGHEST_EPOCH:
@@ -276,7 +289,7 @@ class Execution:
     def _note_end(self, row: Mapping[str, Any]) -> None:
         metrics, claim = self._services.metrics, self._run.claim
         if row["state"] == State.QUEUED:
-            log.info("job.released", code=row["code"], message=row["message"])
+            log.info("job.released", code=row["code"], message=self._loggable(row["message"]))
             return
         code = row["code"] or ""
         if claim.kind == "internal":
@@ -288,7 +301,12 @@ class Execution:
         seconds = row.get("running_seconds")
         if seconds is not None:
             metrics.job_duration.labels(agent=claim.agent, state=row["state"]).observe(seconds)
-        log.info("job.finished", state=row["state"], code=code or None, message=row["message"], seconds=seconds)
+        message = self._loggable(row["message"])
+        log.info("job.finished", state=row["state"], code=code or None, message=message, seconds=seconds)
+
+    def _loggable(self, message: str | None) -> str | None:
+        """With encryption what an agent's error says is for those with the key."""
+        return None if self._services.ledger.vault.on else message
 
     async def _hand_on(self, thread_id: str) -> None:
         """The next job of the thread, or this one again: wake somebody at once instead of at the next sweep."""
@@ -311,6 +329,23 @@ class _Lifted:
 
     claim: Claim
     unsent: tuple[bytes, str, bytes] | None
+
+
+async def _either(one: asyncio.Future[Any], other: asyncio.Future[Any], limit: float) -> None:
+    await asyncio.wait({one, other}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _no_agent(error: Exception) -> Outcome:
+    """Why there was no graph to run."""
+    if isinstance(error, UnknownAgentError):
+        return Failed(Code.UNKNOWN_AGENT, str(error))
+    if isinstance(error, InvalidJob):
+        return Failed(Code.INVALID_INPUT, str(error))
+    if isinstance(error, FactoryError) and error.__cause__ is not None:
+        passing = classify(error.__cause__)
+        if isinstance(passing, Retriable):
+            return passing
+    return Failed(Code.AGENT_UNAVAILABLE, str(error))
 
 
 async def send_due(redis: Any, keys: Keys, due: list[Due]) -> None:

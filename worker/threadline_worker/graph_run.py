@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import structlog
-from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.errors import GraphDrained
 from langgraph.types import Command, Interrupt
 
 from threadline.contract.states import Code
 from threadline.errors import InvalidJob
+from threadline_worker.agents.order import configurable_of, given_in
 from threadline_worker.answers import answers_of
 from threadline_worker.checkpoints import (
     CheckpointsAway,
@@ -29,6 +29,7 @@ from threadline_worker.checkpoints import (
 )
 from threadline_worker.effects import LedgerEffects, effects_of_this_run
 from threadline_worker.exhaustion import end_if_exhausted
+from threadline_worker.memory.moves import moves_of_user
 from threadline_worker.memory_store import FencedStore
 from threadline_worker.origins import Loaded, Origins, Part
 from threadline_worker.outcome import (
@@ -124,11 +125,14 @@ class GraphRun:
             claim.epoch,
             decision.step,
             same_tasks=not self._origins.anew,
+            vault=services.ledger.vault,
         )
 
     async def run(self, publisher: Publisher) -> Outcome:
         """Stream the graph into the publisher until it is over."""
-        store = FencedStore(self._services.checkpoints, self._fence(), self._services.ledger.queries)
+        store = FencedStore(
+            self._services.checkpoints, self._fence(), self._services.ledger.queries, self._services.store
+        )
         driver = asyncio.create_task(self._drive(publisher, store), name=f"run {self._run.job_id}")
         try:
             return await self._watch(driver)
@@ -139,7 +143,8 @@ class GraphRun:
         services = self._services
         ledger = services.ledger
         # This task's own context: every task and thread of the graph inherits it.
-        effects_of_this_run.set(LedgerEffects(ledger.database, services.effects, ledger.queries, self._fence()))
+        effects = LedgerEffects(ledger.database, services.effects, ledger.queries, self._fence(), vault=ledger.vault)
+        effects_of_this_run.set(effects)
         try:
             return await self._stream(publisher, store)
         except GraphDrained:
@@ -160,15 +165,19 @@ class GraphRun:
     async def _stream(self, publisher: Publisher, store: FencedStore) -> Outcome:
         claim, options = self._run.claim, self._run.claim.options
         saver, config = self._saver(), self._config()
+        # What does not fit is refused here, before anything is written.
+        given, context = self._input(), self._agent.context(given_in(options, "context"), config["configurable"])
         chosen = config["configurable"].get("checkpoint_id")
         if chosen is not None and await saver.aget_tuple(config) is None:
             # LangGraph would begin from nothing, and hide the whole conversation behind it.
             raise InvalidJob(f"thread {claim.thread_id} has no checkpoint {chosen}: `threadline history` lists them")
+        memory = self._services.settings.memory
+        await store.move(moves_of_user(memory.names, memory.routes, claim.user_id), self._services.ledger.queries)
         graph = self._agent.graph.copy({"checkpointer": saver, "store": store})
         stream = graph.astream(
-            self._input(),
+            given,
             config,
-            context=self._agent.context(claim.user_id, claim.job_id, claim.thread_id),
+            context=context,
             # Without `tasks` nobody would know whose an update is.
             stream_mode=[*{*options["stream_modes"], "tasks"}],
             subgraphs=True,
@@ -270,6 +279,8 @@ class GraphRun:
             self._services.ledger.queries,
             on_commit=self._on_commit,
             on_load=self._on_load,
+            serde=self._agent.serde,
+            vault=self._services.ledger.vault,
         )
 
     def _input(self) -> Any:
@@ -279,20 +290,16 @@ class GraphRun:
         if self._run.claim.kind == "resume":
             # Without answers it goes on behind a breakpoint.
             return Command(resume=self._decision.answers) if self._decision.answers else None
-        if not isinstance(given, str):
-            return given
-        if self._agent.text_input is False:
-            raise InvalidJob(f"agent {self._agent.name} has no `messages`: give its input as a dict, not as text")
-        # A stable id: should the input be applied twice, it is one message.
-        return {"messages": [HumanMessage(given, id=f"{self._run.job_id}-input")]}
+        return self._agent.input(given, self._run.job_id, new_thread=self._decision.checkpoint_id is None)
 
     def _config(self) -> Any:
         claim = self._run.claim
-        configurable: dict[str, Any] = {
-            "thread_id": claim.thread_id,
-            "user_id": claim.user_id,
-            "job_id": claim.job_id,
-        }
+        configurable = configurable_of(
+            given_in(claim.options, "configurable"),
+            thread_id=claim.thread_id,
+            user_id=claim.user_id,
+            job_id=claim.job_id,
+        )
         # Inherited by a resume job, it would answer a question of long ago.
         if claim.kind == "input" and claim.options.get("checkpoint_id") and self._decision.action == "start":
             configurable["checkpoint_id"] = claim.options["checkpoint_id"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from threadline_worker.liveness import MAX_SKEW_SECONDS, Liveness
 from threadline_worker.runs import Runs
@@ -30,6 +30,7 @@ class Health:
         self._liveness = liveness
         self._sweep = sweep
         self._draining = draining
+        self._began = time.monotonic()
         self._wedged = min(_WEDGED_SECONDS, loop_stall / 2)
 
     def unhealthy(self) -> list[str]:
@@ -46,10 +47,16 @@ class Health:
         reasons = list(self._claim_reasons())
         now = time.monotonic()
         if now - self._sweep.redis_ok_at > _AWAY_SECONDS:
-            reasons.append("Redis does not answer")
+            why = self._sweep.redis_trouble
+            reasons.append(f"Redis takes no jobs from us: {why}" if why else "Redis does not answer")
         if now - self._sweep.postgres_ok_at > _AWAY_SECONDS:
             reasons.append("Postgres does not answer")
         return reasons
+
+    def answers(self, backend: Literal["redis", "postgres"]) -> bool:
+        """Whether this server has answered within the last seconds; both did just before a worker begins."""
+        answered = self._sweep.redis_ok_at if backend == "redis" else self._sweep.postgres_ok_at
+        return time.monotonic() - max(answered, self._began) <= _AWAY_SECONDS
 
     def may_claim(self) -> bool:
         """Whether the tap is open (slots aside)."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from threadline.errors import BackendUnavailable, JobNotFound
+from threadline.errors import BackendUnavailable
 from threadline.ledger.custody import Claim
 from threadline_worker.adoption import Adoption
 from threadline_worker.consumer import later
@@ -79,10 +79,9 @@ class Intake:
         """How often in a row the job's worker died without a checkpoint (L7); no question for a job's first message."""
         if message_id in {job_id, f"{job_id}:0:1"}:
             return 0
-        try:
-            return (await self._services.ledger.snapshot(job_id)).status.stalls
-        except JobNotFound:
-            return 0
+        ledger = self._services.ledger
+        row = await ledger.database.row(ledger.queries["status"], {"job_id": job_id})
+        return 0 if row is None else int(row["stalls"])
 
     def _start(self, claim: Claim) -> None:
         run = Run(claim)

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
@@ -38,8 +39,11 @@ from threadline_worker.execution import Services
 from threadline_worker.health import Health
 from threadline_worker.intake import Intake
 from threadline_worker.liveness import Liveness, worker_lock_key
+from threadline_worker.memory.index import open_store
+from threadline_worker.memory.keeper import keeper_of
 from threadline_worker.reconcile import Reconciler
 from threadline_worker.rescue import Rescuer
+from threadline_worker.retention.schedule import schedule_of
 from threadline_worker.runs import Runs
 from threadline_worker.settings import WorkerSettings
 from threadline_worker.sweep import Sweep
@@ -80,11 +84,12 @@ class WorkerProcess:
         self.worker_id = new_worker_id()
         self._draining = asyncio.Event()
         self._stop_now = asyncio.Event()
+        self._drain_began: float | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._runs = Runs(settings.concurrency)
         self._registry = CollectorRegistry()
         self._metrics = Metrics(self._registry)
-        self._queries = Queries(self._keys.schema)
+        self._queries = Queries(self._keys.schema, self._keys.checkpoints)
         self._agents = Agents(settings.agents, settings.env)
 
     def drain(self) -> None:
@@ -123,7 +128,7 @@ class WorkerProcess:
                 application_name=name,
                 max_size=max(4, settings.concurrency),
                 transaction_timeout=settings.transaction_timeout,
-                options=f"-c search_path={keys.schema},public",
+                options=f"-c search_path={keys.search_path.replace(' ', '')}",
             )
         )
         effects = await stack.enter_async_context(
@@ -136,9 +141,11 @@ class WorkerProcess:
         )
         async with checkpoints.connection():  # opens the pool
             pass
-        ledger = Custody(database, self._queries, lease_seconds=settings.lease)
         client = settings.client
-        events = EventLog(redis, keys, max_events=client.event_max, ttl_seconds=client.event_ttl_seconds)
+        ledger = Custody(database, self._queries, lease_seconds=settings.lease, vault=client.vault)
+        events = EventLog(
+            redis, keys, max_events=client.event_max, ttl_seconds=client.event_ttl_seconds, vault=client.vault
+        )
         return Services(
             settings=settings,
             keys=keys,
@@ -152,12 +159,14 @@ class WorkerProcess:
             liveness=self._liveness(ledger),
             metrics=self._metrics,
             courier=self._courier(stack, database),
+            store=await open_store(checkpoints, keys, settings.memory, client.vault),
         )
 
     def _courier(self, stack: AsyncExitStack, database: Database) -> Courier:
         sender = Sender(self._settings.webhooks.allow, connections=SLOTS)
         stack.push_async_callback(sender.aclose)
-        return Courier(Outbox(database, self._queries), sender, self._settings.webhooks.secrets, self._metrics)
+        outbox = Outbox(database, self._queries, vault=self._settings.client.vault)
+        return Courier(outbox, sender, self._settings.webhooks.secrets, self._metrics)
 
     def _liveness(self, ledger: Custody) -> Liveness:
         settings = self._settings
@@ -212,6 +221,8 @@ class WorkerProcess:
             sweeping = tasks.create_task(self._sweep.run(), name="sweep")
             consuming = tasks.create_task(consumer.run(), name="consume")
             reporting = tasks.create_task(services.courier.run(), name="webhooks")
+            keeping = tasks.create_task(keeper_of(services).run(), name="store")
+            retaining = tasks.create_task(schedule_of(services).run(), name="retention")
             if self._burst:
                 tasks.create_task(self._drain_when_idle(services), name="burst")
             log.info("worker.ready", agents=self._agents.names, slots=self._runs.slots)
@@ -219,9 +230,12 @@ class WorkerProcess:
             await self._drain(liveness, consuming)
             sweeping.cancel()
             reporting.cancel()
+            keeping.cancel()
+            retaining.cancel()
 
     async def _drain(self, liveness: Liveness, consuming: asyncio.Task[None]) -> None:
         """A soft stop: the beat goes on until the last job is given back."""
+        self._drain_began = time.monotonic()
         log.info("worker.draining", running=len(self._runs), seconds=self._settings.drain)
         liveness.draining = True
         for run in self._runs:
@@ -274,6 +288,8 @@ class WorkerProcess:
         )
         if row is not None and row["in_recovery"]:
             raise BackendUnavailable("Postgres is a read-only replica: point DATABASE_URL at the primary")
+        named = {"worker_id": self.worker_id, "user_names": self._settings.client.user_names.mark}
+        await ledger.database.rows(self._queries["register_names"], named)
 
     async def _unregister(self, ledger: Custody) -> None:
         try:
@@ -297,6 +313,9 @@ class WorkerProcess:
         self._registry.register(QueueGauges(ask))
         self._metrics.worker_slots.set(self._runs.slots)
         self._metrics.worker_jobs_running.set_function(lambda: len(self._runs))
+        self._metrics.drain_seconds.set_function(self._drained_for)
+        for backend in ("redis", "postgres"):
+            self._metrics.backend_up.labels(backend=backend).set_function(partial(health.answers, backend))
         for state in ("used", "idle"):
             self._metrics.pool_connections.labels(state=state).set_function(partial(_pool_figure, services, state))
         settings = self._settings
@@ -313,6 +332,9 @@ class WorkerProcess:
         server.start()
         stack.callback(server.stop)
         log.info("worker.configuration", metrics=f"http://{settings.metrics_host}:{server.port}/metrics")
+
+    def _drained_for(self) -> float:
+        return 0.0 if self._drain_began is None else time.monotonic() - self._drain_began
 
     def _sweep_soon(self) -> None:
         self._sweep.soon.set()

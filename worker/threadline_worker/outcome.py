@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from threadline.contract.states import Code
+from threadline.errors import CannotDecrypt
 from threadline_worker.exhaustion import is_shortage
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Succeeded",
     "backoff",
     "classify",
+    "unreadable",
 ]
 
 FAILURE_LIMIT = 3
@@ -95,14 +97,21 @@ def backoff(failures: int, retry_after: float | None = None) -> float:
     return max(jittered, min(retry_after or 0.0, 3600.0))
 
 
+def unreadable(error: CannotDecrypt) -> Failed | Retriable:
+    """Stored data that cannot be read. Another worker may have the key; what was changed or is plaintext stays so."""
+    kind = Retriable if error.reason == "unknown_key" else Failed
+    return kind(Code.UNREADABLE, str(error))
+
+
 def classify(error: BaseException) -> Failed | Retriable:
     """What an exception of a graph means. The node's name comes from the note that LangGraph adds."""
+    if isinstance(error, CannotDecrypt):
+        return unreadable(error)
     message = describe(error)
     status = _status(error)
-    if status in _RETRIABLE_STATUS:
-        return Retriable(Code.TRANSIENT, message, _retry_after(error))
     if status is not None:
-        return Failed(Code.ERROR, message)
+        known = status in _RETRIABLE_STATUS
+        return Retriable(Code.TRANSIENT, message, _retry_after(error)) if known else Failed(Code.ERROR, message)
     # Perhaps another job had all the memory; the third time it is this one's own doing.
     if isinstance(error, (TimeoutError, ConnectionError)) or _is_transport(error) or is_shortage(error):
         return Retriable(Code.TRANSIENT, message)

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, Self
 import msgspec
 import structlog
 
-from threadline.contract.events import Event, encode_event, now
+from threadline.contract.events import Event, now
 from threadline.log.append import EventLog
 from threadline.redis_client import REDIS_ERRORS, reason
 from threadline_worker.cancellation import pass_on_cancellation
@@ -283,7 +283,7 @@ class Publisher:
     def _encode(self, waiting: Waiting) -> bytes:
         origin = waiting.origin
         rerun = self._shown is not None and self._shown.has(waiting.kind, waiting.ns, origin, waiting.what)
-        return encode_event(
+        return self._log.encode(
             Event(
                 id=f"{self._epoch}-{self._n}",
                 job_id=self._job_id,

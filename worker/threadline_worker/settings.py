@@ -10,6 +10,9 @@ import msgspec
 from threadline.environment import number
 from threadline.errors import ConfigurationError
 from threadline.settings import ClientSettings
+from threadline_worker.memory.routes import check_folders
+from threadline_worker.memory.settings import MemorySettings
+from threadline_worker.retention.settings import RetentionSettings
 from threadline_worker.webhooks.settings import WebhookSettings
 
 __all__ = ["WorkerSettings"]
@@ -37,6 +40,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     log_format: str | None = None
     log_level: str = "info"
     webhooks: WebhookSettings = WebhookSettings()
+    memory: MemorySettings = MemorySettings()
+    retention: RetentionSettings = RetentionSettings()
     env: dict[str, str] = msgspec.field(default_factory=dict)
 
     @property
@@ -54,6 +59,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigurationError(
                 f"THREADLINE_LEASE_SECONDS={lease:g} is under two heartbeats ({heartbeat:g} s each): raise the lease"
             )
+        memory = MemorySettings.from_env(env)
+        check_folders(memory.routes)
         port = env.get("THREADLINE_METRICS_PORT")
         return cls(
             client=client,
@@ -73,6 +80,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
             log_format=_choice(env, "THREADLINE_LOG_FORMAT", ("json", "console")),
             log_level=_choice(env, "THREADLINE_LOG_LEVEL", _LEVELS) or "info",
             webhooks=WebhookSettings.from_env(env),
+            memory=memory,
+            retention=RetentionSettings.from_env(env),
             env=dict(env),
         )
 

@@ -12,6 +12,9 @@ from typing import Any, Final
 import msgspec
 
 from threadline.contract.events import EventId
+from threadline.encryption import places
+from threadline.encryption.vault import PLAIN, Vault
+from threadline.errors import CannotDecrypt
 from threadline_worker.origins import Origin
 
 __all__ = ["Shown", "phase", "shown_before"]
@@ -25,6 +28,8 @@ class _Logged(msgspec.Struct):
     """As much of an event as is needed here; `data` is not decoded."""
 
     type: str
+    job_id: str = ""
+    id: str = ""
     ns: tuple[str, ...] = ()
     step: int | None = None
     node: str | None = None
@@ -83,7 +88,9 @@ def phase(kind: str, data: Any) -> str:
             return ""
 
 
-async def shown_before(redis: Any, log_key: str, epoch: int, step: int, *, same_tasks: bool) -> Shown:
+async def shown_before(
+    redis: Any, log_key: str, epoch: int, step: int, *, same_tasks: bool, vault: Vault = PLAIN
+) -> Shown:
     """Read the log backwards, as far as the step from which the run goes on. Raises redis' errors.
 
     LangGraph tells the values and the checkpoint of that step again, and runs the next one.
@@ -97,7 +104,9 @@ async def shown_before(redis: Any, log_key: str, epoch: int, step: int, *, same_
                 continue
             if not event.ns and event.step is not None and event.step < step:
                 return found
-            found.add(event.type, event.ns, Origin(None, event.node, event.task, event.step), _logged_phase(event))
+            found.add(
+                event.type, event.ns, Origin(None, event.node, event.task, event.step), _logged_phase(event, vault)
+            )
         if len(page) < _PAGE:
             break
     return found
@@ -112,5 +121,11 @@ def _decoded(entry_id: bytes, fields: Mapping[bytes, bytes]) -> _Logged | None:
         return None
 
 
-def _logged_phase(event: _Logged) -> str:
-    return phase(event.type, msgspec.json.decode(event.data)) if event.type in {"tasks", "debug", "tools"} else ""
+def _logged_phase(event: _Logged, vault: Vault) -> str:
+    if event.type not in {"tasks", "debug", "tools"}:
+        return ""
+    try:
+        data = vault.open(msgspec.json.decode(event.data), places.event(event.job_id, event.id, event.type))
+    except CannotDecrypt:  # nobody can read it: then nothing was shown
+        return ""
+    return phase(event.type, data)

@@ -49,6 +49,7 @@ class Sweep:
         self._rounds = 0
         self.soon = asyncio.Event()
         self.redis_ok_at = float("-inf")
+        self.redis_trouble = ""
         self.postgres_ok_at = float("-inf")
 
     async def run(self) -> None:
@@ -57,7 +58,7 @@ class Sweep:
             while True:
                 async with asyncio.TaskGroup() as both:  # one server that hangs must not hide the other
                     both.create_task(self._round())
-                    both.create_task(self._ping())
+                    both.create_task(self._probe())
                 pause = self._services.settings.heartbeat * random.uniform(0.9, 1.0)  # noqa: S311 - spreads workers
                 try:
                     async with asyncio.timeout(pause):
@@ -172,12 +173,16 @@ class Sweep:
                 await self._services.ledger.undispatch(job.job_id, job.n)
                 self._services.metrics.jobs_rescued.labels(cause="lost_message").inc()
 
-    async def _ping(self) -> None:
+    async def _probe(self) -> None:
+        """Redis takes writes from us: not so a replica, a full one, or a user without the right."""
         try:
-            await self._services.redis.ping()
+            # A change of a message that does not exist changes nothing.
+            await self._services.redis.zadd(self._services.keys.queue, {"": 0}, xx=True)
+        except REDIS_ERRORS as error:
+            self.redis_trouble = reason(error)
+        else:
             self.redis_ok_at = time.monotonic()
-        except REDIS_ERRORS:
-            pass
+            self.redis_trouble = ""
 
     async def _forget(self) -> None:
         connection, self._connection = self._connection, None

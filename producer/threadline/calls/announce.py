@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from threadline.contract.events import encode_event
 from threadline.contract.states import Transition
+from threadline.errors import CannotDecrypt
 from threadline.ledger.ledger import Ledger
 from threadline.ledger.transition_event import event_of, queued_event
 from threadline.log.append import EventLog
@@ -24,16 +24,17 @@ class Announcer:
         """`0-1` of a new job. Raises redis' errors."""
         if self._log is not None:
             event = queued_event(job_id, thread_id, agent)
-            await self._log.append(job_id, thread_id, 0, [(1, encode_event(event))])
+            await self._log.append(job_id, thread_id, 0, [(1, self._log.encode(event))])
 
     async def transition(self, ledger: Ledger, job_id: str, transition: Transition) -> None:
         """The job's latest transition, if it is the one that was made here. A server that is away is no error."""
         if self._log is None:
             return
-        with suppress(*REDIS_ERRORS):  # BackendUnavailable is an OSError, too
+        # BackendUnavailable is an OSError, too. What this process cannot read, a worker tells.
+        with suppress(*REDIS_ERRORS, CannotDecrypt):
             row = await ledger.database.row(ledger.queries["transition"], {"job_id": job_id})
             if row is None or row["transition"] != transition:
                 return  # it went on since: whoever made it do so tells
-            queued = encode_event(queued_event(job_id, row["thread_id"], row["agent"]))
-            events = [(1, encode_event(event_of(row)))]
+            queued = self._log.encode(queued_event(job_id, row["thread_id"], row["agent"]))
+            events = [(1, self._log.encode(event_of(ledger.opened(row))))]
             await self._log.append(job_id, row["thread_id"], row["epoch"], events, queued=queued)

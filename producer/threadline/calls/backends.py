@@ -33,13 +33,22 @@ class Backends:
         if settings.redis_url:
             self.redis = connect_redis(settings.redis_url)
             self.log = EventLog(
-                self.redis, self.keys, max_events=settings.event_max, ttl_seconds=settings.event_ttl_seconds
+                self.redis,
+                self.keys,
+                max_events=settings.event_max,
+                ttl_seconds=settings.event_ttl_seconds,
+                vault=settings.vault,
             )
         self.database: Database | None = None
         self.ledger: Ledger | None = None
         if settings.database_url:
             self.database = Database(settings.database_url, application_name="threadline-client")
-            self.ledger = Ledger(self.database, Queries(self.keys.schema), lease_seconds=settings.lease_seconds)
+            self.ledger = Ledger(
+                self.database,
+                Queries(self.keys.schema, self.keys.checkpoints),
+                lease_seconds=settings.lease_seconds,
+                vault=settings.vault,
+            )
 
     def need_ledger(self, call: str) -> Ledger:
         """The ledger; NeedsDatabase that names the call without one."""

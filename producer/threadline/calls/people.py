@@ -59,7 +59,7 @@ class People:
 
 
 def _answers(ledger: Ledger) -> Answers:
-    return Answers(ledger.database, ledger.queries)
+    return Answers(ledger.database, ledger.queries, ledger.vault)
 
 
 def _checked(answer: Answer) -> Answer:

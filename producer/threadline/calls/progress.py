@@ -30,7 +30,8 @@ class Progress:
             await ledger.snapshot(check_id("job id", job_id), user_id=user_id)
         position = None if after is None else _event_id(after, after)
         ending = None if ledger is None else ending_of(ledger, job_id)
-        async with aclosing(follow(redis, self._backends.keys, job_id, after=position, ending=ending)) as events:
+        keys, vault = self._backends.keys, self._backends.settings.vault
+        async with aclosing(follow(redis, keys, job_id, after=position, ending=ending, vault=vault)) as events:
             async for event in events:
                 yield event
 
@@ -45,7 +46,8 @@ class Progress:
             None if user_id is None else check_user_id(user_id),
             None if after is None else _thread_position(after),
         )
-        async with aclosing(follow_thread(redis, self._backends.keys, thread_id, agenda)) as events:
+        keys, vault = self._backends.keys, self._backends.settings.vault
+        async with aclosing(follow_thread(redis, keys, thread_id, agenda, vault=vault)) as events:
             async for event in events:
                 yield event
 

@@ -16,6 +16,7 @@ from threadline.contract import arq_message
 from threadline.contract.codec import canonical
 from threadline.contract.job import JobRequest, new_id
 from threadline.contract.signature import sign
+from threadline.encryption.wire import sealed_message_job
 from threadline.errors import BackendUnavailable, NeedsDatabase
 from threadline.ledger.ledger import Enqueued, Ledger
 from threadline.redis_client import REDIS_ERRORS, reason
@@ -72,21 +73,26 @@ class Submission:
         )
         try:
             await dispatch.send(redis, self._backends.keys, [message])
-            if announced_for is not None:
-                await self._announcer.queued(stored.job_id, stored.thread_id, announced_for)
         except REDIS_ERRORS:
             with suppress(BackendUnavailable):
                 await ledger.undispatch(stored.job_id, stored.dispatch_n)
+            return
+        if announced_for is not None:
+            # Whoever appends first puts it there: also where this client's user may not write logs.
+            with suppress(*REDIS_ERRORS):
+                await self._announcer.queued(stored.job_id, stored.thread_id, announced_for)
 
     async def _carry(self, request: JobRequest) -> None:
         """L5: the message is the only copy until a worker adopts it into the ledger."""
         redis = self._backends.redis
         if redis is None:
             raise NeedsDatabase("enqueue() needs REDIS_URL or DATABASE_URL")
-        job = sign(request.as_json(), self._backends.settings.enqueue_keys)
+        settings = self._backends.settings
+        job = sign(sealed_message_job(settings.vault, request.as_json()), settings.enqueue_keys)
+        [told, *_earlier] = settings.vault.fingerprints(request.fingerprint())
         # Another request under the same key has the same job id: it must not take the place of the first one's body.
         message = arq_message.Message(
-            f"{request.job_id}-{request.fingerprint()[:12]}",
+            f"{request.job_id}-{told.rpartition(':')[2][:12]}",
             [request.job_id, job],
             _now_ms(),
             ttl_ms=arq_message.CARRIED_TTL_MS,

@@ -129,7 +129,7 @@ def ending_of(ledger: Ledger, job_id: str) -> Ending:
         row = await ledger.database.row(ledger.queries["transition"], {"job_id": job_id})
         if row is None or row["state"] not in ENDED:
             return None
-        return msgspec.structs.replace(event_of(row), prev=_before(row))
+        return msgspec.structs.replace(event_of(ledger.opened(row)), prev=_before(row))
 
     return ending
 

@@ -43,5 +43,8 @@ COMMANDS: Final[dict[str, Entry]] = {
     "demo": Entry(_WORKERS, "Show a job surviving the death of its worker."),
     "dev": Entry(_CARE, "Start embedded servers and workers for development."),
     "migrate": Entry(_CARE, "Bring the database's schema up to date."),
+    "memory": Entry(_CARE, "List, seed, save and delete what agents remember."),
+    "prune": Entry(_CARE, "Compact idle threads; let old jobs and threads go.", "threadline.cli.prune:prune"),
+    "delete-user": Entry(_CARE, "Erase everything of a user.", "threadline.cli.delete_user:delete_user"),
     "doctor": Entry(_CARE, "Check servers, schema, workers and settings.", "threadline.cli.doctor.command:doctor"),
 }

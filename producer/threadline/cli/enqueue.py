@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from threadline.cli.errors import ExitCode
-from threadline.cli.options import checked, json_option, user_option
+from threadline.cli.options import checked, json_option, json_value, user_option
 from threadline.cli.output import is_drawn, say, write, write_json
 from threadline.cli.session import with_client
 from threadline.cli.watch.trail import Trail
@@ -45,6 +45,13 @@ def _moment(value: str) -> datetime:
     if moment.tzinfo is None:
         raise InvalidJob(f"{value!r} has no time zone: add Z or an offset, for example {value}Z")
     return moment
+
+
+def _object(value: str) -> dict[str, Any]:
+    given = json_value(value)
+    if not isinstance(given, dict):
+        raise InvalidJob(f'{value!r} is no JSON object, for example {{"model": "small"}}')
+    return given
 
 
 def _metadata(context: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
@@ -89,6 +96,8 @@ def _metadata(context: click.Context, parameter: click.Parameter, pairs: tuple[s
     callback=checked(check_webhook_url),
     help="Is sent a signed report of each end.",
 )
+@click.option("--configurable", metavar="JSON", callback=checked(_object), help="The graph's configurable.")
+@click.option("--context", metavar="JSON", callback=checked(_object), help="The fields of the graph's context.")
 @click.option("--metadata", metavar="KEY=VALUE", multiple=True, callback=_metadata, help="Kept with the job; repeat.")
 @click.option("--watch", "watched", is_flag=True, help="Follow the job; Ctrl-C does not cancel it.")
 @json_option

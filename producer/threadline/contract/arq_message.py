@@ -12,7 +12,7 @@ import msgspec
 
 from threadline.contract.codec import dumps, loads
 
-__all__ = ["FUNCTION", "JOB_KEY_PREFIX", "RETRY_KEY_PREFIX", "Message", "decode", "message_id"]
+__all__ = ["FUNCTION", "JOB_KEY_PREFIX", "RETRY_KEY_PREFIX", "Message", "decode", "message_id", "sent_ms"]
 
 FUNCTION: Final = "run_job"
 JOB_KEY_PREFIX: Final = "arq:job:"
@@ -56,3 +56,13 @@ def decode(body: bytes) -> list[Any]:
     if not isinstance(call, dict) or call.get("f") != FUNCTION or not isinstance(call.get("a"), list):
         raise ValueError(f"not a {FUNCTION} message")
     return list(call["a"])
+
+
+def sent_ms(body: bytes) -> float:
+    """When a message was put into the queue, by its sender's clock; 0 if it does not say."""
+    try:
+        call = loads(body)
+    except ValueError:
+        return 0.0
+    sent = call.get("et") if isinstance(call, dict) else None
+    return float(sent) if isinstance(sent, (int, float)) else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -118,12 +119,17 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Event)
 
 
-def encode_event(event: Event) -> bytes:
+def encode_event(event: Event, *, seal: Callable[[bytes], str] | None = None) -> bytes:
     """The event as contract.md's JSON object, the optional fields last and only where set.
 
     `data` may be JSON already, as `msgspec.Raw`. Data over 1 MiB is replaced by `{"truncated": true, "bytes": n}`;
-    ledger and checkpoint have it whole.
+    ledger and checkpoint have it whole. `seal` makes `{"sealed": …}` of what it is then (docs/encryption.md).
     """
+    if seal is not None:
+        data = _encoder.encode(event.data)
+        if len(data) > MAX_EVENT_BYTES:
+            data = _encoder.encode({"truncated": True, "bytes": len(data)})
+        return _encode(msgspec.structs.replace(event, data={"sealed": seal(data)}))
     encoded = _encode(event)
     if len(encoded) > MAX_EVENT_BYTES and (size := len(_encoder.encode(event.data))) > MAX_EVENT_BYTES:
         return _encode(msgspec.structs.replace(event, data={"truncated": True, "bytes": size}))

@@ -50,7 +50,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     `run_at` is a moment with zone or None (now); `expires` (enqueue to first claim) and `timeout` (running time,
     summed over pick-ups) are seconds or None (no limit; the worker's default), and so is `wait_expires` (until somebody
-    answers; no limit). `webhook_url` is told of each end.
+    answers; no limit). `webhook_url` is told of each end. `configurable` and `context` are the graph's, None for none.
     """
 
     job_id: str
@@ -70,6 +70,8 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint_id: str | None = None
     webhook_url: str | None = None
     wait_expires: float | None = None
+    configurable: dict[str, Any] | None = None
+    context: dict[str, Any] | None = None
     v: int = _VERSION
 
     def check(self) -> JobRequest:
@@ -92,7 +94,13 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
             "interrupt_after": self.interrupt_after,
             "checkpoint_id": self.checkpoint_id,
         }
-        later = {"webhook_url": self.webhook_url, "wait_expires": self.wait_expires}
+        later = {
+            "webhook_url": self.webhook_url,
+            "wait_expires": self.wait_expires,
+            # As text: SQL looks for names in these options, and shall find none of a producer's own.
+            "configurable": None if self.configurable is None else dumps(self.configurable).decode(),
+            "context": None if self.context is None else dumps(self.context).decode(),
+        }
         return {**options, **{name: value for name, value in later.items() if value is not None}}
 
     def fingerprint(self, *, made_up_thread: bool = False) -> str:
@@ -192,10 +200,7 @@ def check_key(value: str) -> str:
 
 def check_metadata(value: dict[str, Any]) -> dict[str, Any]:
     """Return the metadata; InvalidJob unless it is a dict of at most 64 KiB as JSON."""
-    if not isinstance(value, dict):
-        raise InvalidJob(f"metadata is a {type(value).__name__}: give a dict")
-    if _json_size("metadata", value) > _MAX_METADATA_BYTES:
-        raise InvalidJob("metadata is over 64 KiB as JSON: keep references, not documents")
+    _check_object("metadata", value)
     return value
 
 
@@ -236,6 +241,17 @@ def _check_options(request: JobRequest) -> None:
     if request.webhook_url is not None:
         check_webhook_url(request.webhook_url)
     check_metadata(request.metadata)
+    _check_object("configurable", request.configurable)
+    _check_object("context", request.context)
+
+
+def _check_object(what: str, value: Any) -> None:
+    if value is None and what != "metadata":
+        return
+    if not isinstance(value, dict):
+        raise InvalidJob(f"{what} is a {type(value).__name__}: give a dict")
+    if _json_size(what, value) > _MAX_METADATA_BYTES:
+        raise InvalidJob(f"{what} is over 64 KiB as JSON: keep references, not documents")
 
 
 def _check_moment(moment: Any) -> None:

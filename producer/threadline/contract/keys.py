@@ -13,26 +13,44 @@ __all__ = ["DEFAULT_NAMESPACE", "Keys"]
 
 DEFAULT_NAMESPACE: Final = "threadline"
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
 class Keys(msgspec.Struct, frozen=True):
     """The names of one environment; `namespace` is their first word and the Postgres schema.
 
-    Raises ConfigurationError for a namespace that is not 1-40 of a-z, 0-9 and _, starting with a letter.
+    `adopted` is the schema of checkpoints that an application had before, None for the namespace's own. Raises
+    ConfigurationError for a namespace that is not 1-40 of a-z, 0-9 and _, starting with a letter, and for a schema that
+    is not 1-63 of them or starts otherwise.
     """
 
     namespace: str = DEFAULT_NAMESPACE
+    adopted: str | None = None
 
     def __post_init__(self) -> None:
         if not _NAMESPACE.fullmatch(self.namespace):
             raise ConfigurationError(
                 f"THREADLINE_NAMESPACE={self.namespace!r}: use 1-40 of a-z, 0-9 and _, starting with a letter"
             )
+        if self.adopted is not None and not _SCHEMA.fullmatch(self.adopted):
+            raise ConfigurationError(
+                f"THREADLINE_CHECKPOINT_SCHEMA={self.adopted!r}: use 1-63 of a-z, 0-9 and _, beginning with no digit"
+            )
 
     @property
     def schema(self) -> str:
-        """The Postgres schema of the ledger and of LangGraph's tables."""
+        """The Postgres schema of the ledger, of LangGraph's store and, if none are adopted, of its checkpoints."""
         return self.namespace
+
+    @property
+    def checkpoints(self) -> str:
+        """The Postgres schema of LangGraph's checkpoints."""
+        return self.adopted or self.namespace
+
+    @property
+    def search_path(self) -> str:
+        """Where statements of LangGraph find their tables: one schema has checkpoints, the ledger's has the store."""
+        return ", ".join(dict.fromkeys((self.schema, self.checkpoints, "public")))
 
     @property
     def queue(self) -> str:

@@ -46,6 +46,8 @@ class Code(StrEnum):
     UNKNOWN_AGENT = "unknown_agent"
     AGENT_UNAVAILABLE = "agent_unavailable"
     RECURSION_LIMIT = "recursion_limit"
+    #: Sealed with a key that the worker lacks, changed, or plaintext where only sealed data is read.
+    UNREADABLE = "unreadable"
     REQUESTED = "requested"
     REPLACED = "replaced"
     # Reasons of a release, which ends nothing:

@@ -14,6 +14,8 @@ __all__ = ["Waiting", "check_answer", "decide_all"]
 
 #: What a request of deepagents' `interrupt_on` (langchain's HumanInTheLoopMiddleware) holds.
 _REQUESTS: Final = "action_requests"
+#: The type of one that asks for each tool call by itself (`interrupt_mode="per_call"`).
+_PER_CALL: Final = "tool_approval"
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,8 +58,9 @@ def decide_all(
 
 
 def _decide(asked: Any, decision: str, message: str | None) -> Any:
-    requests = asked.get(_REQUESTS) if isinstance(asked, dict) else None
-    if not isinstance(requests, list):
-        return decision == "approve"
     one = {"type": decision, **({"message": message} if message else {})}
-    return {"decisions": [one for _request in requests]}
+    if isinstance(asked, dict) and isinstance(requests := asked.get(_REQUESTS), list):
+        return {"decisions": [one for _request in requests]}
+    if isinstance(asked, dict) and asked.get("type") == _PER_CALL:
+        return one
+    return decision == "approve"

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
-from threadline.contract.codec import canonical, dumps
+from threadline.contract.codec import canonical
 from threadline.contract.states import State
 from threadline.contract.waiting import Waiting
+from threadline.encryption.rows import opened_job, sealed_json
+from threadline.encryption.vault import PLAIN, Vault
 from threadline.errors import InvalidJob, NotWaiting, ThreadOwnedByAnother
 from threadline.ledger.database import Database, Row
 from threadline.ledger.ledger import Enqueued
@@ -32,9 +34,10 @@ class Answer(NamedTuple):
 class Answers:
     """The questions of one ledger."""
 
-    def __init__(self, database: Database, queries: Queries) -> None:
+    def __init__(self, database: Database, queries: Queries, vault: Vault = PLAIN) -> None:
         self._database = database
         self._queries = queries
+        self._vault = vault
 
     async def resume(
         self,
@@ -54,19 +57,25 @@ class Answers:
             "user_id": user_id,
             "asking": None,
             "answers": None,
-            "metadata": dumps(metadata).decode(),
+            "metadata": sealed_json(self._vault, "metadata", metadata, job_id),
             "idempotency_key": idempotency_key,
-            "fingerprint": answer.fingerprint(thread_id),
             "dispatching": dispatching,
         }
+        # The first request with the key may have come under an earlier encryption key.
+        [params["fingerprint"], *earlier] = self._vault.fingerprints(answer.fingerprint(thread_id))
         while True:
             row = await self._database.row(self._queries["resume"], params)
             assert row is not None  # noqa: S101 - the function always returns one row
+            if row["outcome"] == "different" and earlier:
+                params["fingerprint"] = earlier.pop(0)
+                continue
             if row["outcome"] != "asks":
                 break
             # Compared and set: it counts only if the thread still waits with these questions.
             params["asking"] = row["job_id"]
-            params["answers"] = dumps(_fitting(answer, thread_id, row["interrupts"])).decode()
+            asked = opened_job(self._vault, {"interrupts": row["interrupts"]}, row["job_id"])["interrupts"]
+            fitting = _fitting(answer, thread_id, asked)
+            params["answers"] = sealed_json(self._vault, "input", fitting, job_id)
         if row["outcome"] not in {"created", "existing"}:
             _refuse(row, idempotency_key)
         return _stored(row), row
@@ -75,7 +84,8 @@ class Answers:
         """What waits for a person, longest first."""
         params = {"user_id": user_id, "thread_id": thread_id, "limit": limit}
         rows = await self._database.rows(self._queries["inbox"], params)
-        return [msgspec.convert({**row, "interrupts": row["interrupts"] or []}, Waiting) for row in rows]
+        opened = [opened_job(self._vault, row) for row in rows]
+        return [msgspec.convert({**row, "interrupts": row["interrupts"] or []}, Waiting) for row in opened]
 
 
 def _fitting(answer: Answer, thread_id: str, interrupts: list[dict[str, Any]]) -> dict[str, Any]:

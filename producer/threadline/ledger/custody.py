@@ -8,6 +8,8 @@ from psycopg import errors
 
 from threadline.contract.codec import dumps
 from threadline.contract.states import Code, State
+from threadline.encryption import places
+from threadline.encryption.rows import opened_options, sealed_json, sealed_message
 from threadline.ledger.database import Row
 from threadline.ledger.ledger import Ledger
 
@@ -53,7 +55,15 @@ class Due(NamedTuple):
 
 
 class Custody(Ledger):
-    """The worker's half of the ledger."""
+    """The worker's half of the ledger. Rows come as they are stored: `opened(row)` and `unsealed(claim)` read them."""
+
+    def unsealed(self, claim: Claim) -> Claim:
+        """The claim with its input, options and metadata as they were given. Raises CannotDecrypt."""
+        if self.vault.on and claim.input is None:
+            self.vault.refuse_plain(places.job("input", claim.job_id))
+        row = self.opened({name: getattr(claim, name) for name in ("job_id", "input", "metadata")})
+        options = opened_options(self.vault, claim.options, claim.thread_id)
+        return claim._replace(input=row["input"], metadata=row["metadata"], options=options)
 
     async def claim(self, job_id: str, worker_id: str) -> Claim | Row | None:
         """A Claim; or the row of a job that ended instead (cancel pending, expired); or None: not claimed."""
@@ -99,9 +109,11 @@ class Custody(Ledger):
                 **_own(claim),
                 "state": str(state),
                 "code": _text(code),
-                "message": _text(message),
-                "result": None if result is None else dumps(result).decode(),
-                "interrupts": None if interrupts is None else dumps(interrupts).decode(),
+                "message": sealed_message(self.vault, _text(message), claim.job_id),
+                "result": None if result is None else sealed_json(self.vault, "result", result, claim.job_id),
+                "interrupts": None
+                if interrupts is None
+                else sealed_json(self.vault, "interrupts", interrupts, claim.job_id),
                 "log_top": log_top,
                 "wait_expires": claim.options.get("wait_expires"),
             },
@@ -119,7 +131,8 @@ class Custody(Ledger):
         log_top: str | None = None,
     ) -> Row | None:
         """Give the job back; `failure` charges it, and the `limit`th failure ends it. None: it is no longer ours."""
-        params = {"code": code, "message": _text(message), "failure": failure, "delay": delay, "limit": limit}
+        said = sealed_message(self.vault, _text(message), claim.job_id)
+        params = {"code": code, "message": said, "failure": failure, "delay": delay, "limit": limit}
         params["log_top"] = log_top
         return await self.database.row(self.queries["release"], {**_own(claim), **params})
 
@@ -190,7 +203,9 @@ class Custody(Ledger):
 
     async def dead_letter(self, message_id: str, reason: str, body: bytes | None) -> None:
         """Keep a message that can never become a job where `doctor` shows it."""
-        params = {"message_id": message_id, "reason": reason, "body": body}
+        sealed = None if body is None else self.vault.seal_bytes(body, places.dead_letter("body", message_id))
+        why = self.vault.seal_words(reason, places.dead_letter("reason", message_id))
+        params = {"message_id": message_id, "reason": why, "body": sealed}
         await self.database.rows(self.queries["dead_letter"], params)
 
     async def gauges(self) -> Row:

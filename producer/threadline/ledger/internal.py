@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from threadline.contract.codec import dumps
 from threadline.contract.states import State
+from threadline.encryption.rows import sealed_json
 from threadline.errors import InvalidJob, JobNotFound, ThreadBusy, ThreadOwnedByAnother, UnknownAgent
 from threadline.ledger.database import Row
 from threadline.ledger.ledger import Enqueued, Ledger
@@ -53,7 +53,7 @@ class InternalJobs:
             "target": asked.target,
             "user_id": asked.user_id,
             "agent": asked.agent,
-            "input": dumps(asked.arguments).decode(),
+            "input": sealed_json(self._ledger.vault, "input", asked.arguments, job_id),
             "seconds": asked.seconds,
             "lease_seconds": self._ledger.lease_seconds,
             "dispatching": dispatching,
@@ -74,11 +74,14 @@ class InternalJobs:
         return stored, row["agent"]
 
     async def look(self, job_id: str) -> Row:
-        """How it stands: `state`, `code`, `message`, `result`, `started`. Raises JobNotFound, BackendUnavailable."""
+        """How it stands: `state`, `code`, `message`, `result`, `started`.
+
+        Raises JobNotFound, BackendUnavailable, CannotDecrypt.
+        """
         row = await self._database.row(self._queries["internal_answer"], {"job_id": job_id})
         if row is None:
             raise JobNotFound("the operation is forgotten: its user was deleted, or its answer was not read for a day")
-        return row
+        return self._ledger.opened(row, job_id)
 
     async def cancel(self, job_id: str) -> None:
         """Nobody waits any more: queued ends at once, running is asked to. Raises BackendUnavailable."""

@@ -28,7 +28,7 @@ class _Asked(NamedTuple):
 
 
 class Lent:
-    """One statement at most runs on the connection. Raises InvalidJob for what is no psycopg Connection."""
+    """One statement after the other runs on the connection. Raises InvalidJob for what is no psycopg Connection."""
 
     def __init__(self, connection: Connection[Any]) -> None:
         if not isinstance(connection, Connection):
@@ -47,13 +47,11 @@ class Lent:
 
     def serve(self) -> None:
         """In the caller's thread: run what is asked, return at `withdraw`. Raises BackendUnavailable, NotMigrated."""
-        asked = self._asked.get()
-        if asked is None:
-            return
-        # The time limit is the caller's: his transaction, his statement_timeout.
-        with telling():
-            row = self._run(asked)
-        asked.answer.get_loop().call_soon_threadsafe(partial(_answer, asked.answer, row))
+        while (asked := self._asked.get()) is not None:
+            # The time limit is the caller's: his transaction, his statement_timeout.
+            with telling():
+                row = self._run(asked)
+            asked.answer.get_loop().call_soon_threadsafe(partial(_answer, asked.answer, row))
 
     def withdraw(self) -> None:
         """Nothing more will be asked."""

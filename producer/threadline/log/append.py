@@ -9,8 +9,10 @@ from typing import Any, Final, NamedTuple, cast
 
 from redis.asyncio import Redis
 
-from threadline.contract.events import EventId
+from threadline.contract.events import Event, EventId
 from threadline.contract.keys import Keys
+from threadline.encryption.vault import PLAIN, Vault
+from threadline.encryption.wire import encoded_event
 
 __all__ = ["Appended", "EventLog", "Verdict"]
 
@@ -40,12 +42,17 @@ class Appended(NamedTuple):
 class EventLog:
     """Writes logs; `max_events` and `ttl_seconds` bound each one (THREADLINE_EVENT_MAX, …_TTL_SECONDS)."""
 
-    def __init__(self, redis: Redis, keys: Keys, *, max_events: int, ttl_seconds: int) -> None:
+    def __init__(self, redis: Redis, keys: Keys, *, max_events: int, ttl_seconds: int, vault: Vault = PLAIN) -> None:
         self._redis = redis
         self._keys = keys
         self._max = max_events
         self._ttl = ttl_seconds
+        self._vault = vault
         self._script = redis.register_script(_SCRIPT)
+
+    def encode(self, event: Event) -> bytes:
+        """An event as `append` takes it."""
+        return encoded_event(self._vault, event)
 
     async def append(
         self,

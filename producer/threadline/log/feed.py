@@ -12,6 +12,9 @@ from redis.asyncio import Redis
 
 from threadline.contract.events import Event, EventType, decode_event
 from threadline.contract.job import check_id
+from threadline.encryption.vault import PLAIN, Vault
+from threadline.encryption.wire import opened_event
+from threadline.errors import CannotDecrypt
 from threadline.redis_client import REDIS_ERRORS, uncancelled
 
 __all__ = ["Feed", "Heard", "OfJob", "PubSub", "Subscription", "decoded", "subscribed"]
@@ -54,17 +57,20 @@ class PubSub(Protocol):
 
 
 class Subscription:
-    """One channel over one connection."""
+    """One channel over one connection. What cannot be read is DOUBT: the log says whether it is ours."""
 
-    def __init__(self, pubsub: PubSub) -> None:
+    def __init__(self, pubsub: PubSub, vault: Vault = PLAIN) -> None:
         self._pubsub = pubsub
+        self._vault = vault
 
     async def next(self, seconds: float) -> Event | Heard:
         """See Feed."""
         message = await uncancelled(self._pubsub.get_message(ignore_subscribe_messages=False, timeout=seconds))
         if message is None:
             return Heard.NOTHING
-        return (decoded(message["data"]) if message["type"] == "message" else None) or Heard.DOUBT
+        with suppress(CannotDecrypt):
+            return (decoded(message["data"], self._vault) if message["type"] == "message" else None) or Heard.DOUBT
+        return Heard.DOUBT
 
 
 class OfJob:
@@ -98,7 +104,7 @@ class OfJob:
 
 
 @asynccontextmanager
-async def subscribed(redis: Redis, channel: str) -> AsyncIterator[Subscription]:
+async def subscribed(redis: Redis, channel: str, vault: Vault = PLAIN) -> AsyncIterator[Subscription]:
     """A subscription whose acknowledgement has arrived: everything published from now on is heard."""
     pubsub = cast("PubSub", redis.pubsub())
     try:
@@ -109,7 +115,7 @@ async def subscribed(redis: Redis, channel: str) -> AsyncIterator[Subscription]:
             )
         ) is not None:
             if message["type"] == "subscribe":
-                yield Subscription(pubsub)
+                yield Subscription(pubsub, vault)
                 return
         raise TimeoutError("Redis did not acknowledge the subscription")
     finally:
@@ -117,11 +123,14 @@ async def subscribed(redis: Redis, channel: str) -> AsyncIterator[Subscription]:
             await pubsub.aclose()
 
 
-def decoded(data: bytes | str) -> Event | None:
-    """An event with a position; None for anything else: whoever reaches Redis may publish on a channel."""
+def decoded(data: bytes | str, vault: Vault = PLAIN) -> Event | None:
+    """An event with a position; None for anything else: whoever reaches Redis may publish on a channel.
+
+    Raises CannotDecrypt.
+    """
     with suppress(ValueError):  # InvalidJob is one
         event = decode_event(data)
         check_id("job id", event.job_id)
         check_id("thread id", event.thread_id)
-        return event if event.position is not None else None
+        return opened_event(vault, event) if event.position is not None else None
     return None

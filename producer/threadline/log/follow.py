@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 
 from threadline.contract.events import Event, EventId
 from threadline.contract.keys import Keys
+from threadline.encryption.vault import PLAIN, Vault
 from threadline.errors import BackendUnavailable
 from threadline.log.feed import Feed, subscribed
 from threadline.log.position import Position
@@ -43,37 +44,45 @@ class _Session(Protocol):
 
 
 async def follow(
-    redis: Redis, keys: Keys, job_id: str, *, after: EventId | None = None, ending: Ending | None = None
+    redis: Redis,
+    keys: Keys,
+    job_id: str,
+    *,
+    after: EventId | None = None,
+    ending: Ending | None = None,
+    vault: Vault = PLAIN,
 ) -> AsyncGenerator[Event, None]:
     """Yield the events of a job after a position, history first, until it has ended.
 
     Without `ending` an id that nobody publishes under is waited for without end. Raises BackendUnavailable if Redis
-    cannot be reached at the start; later outages are waited out.
+    cannot be reached at the start; later outages are waited out. Raises CannotDecrypt for what `vault` cannot open.
     """
     channel = keys.events(job_id)
-    reader = Reader(redis, channel, Position(job_id, after), ending)
-    async with aclosing(_kept_up(redis, channel, reader)) as events:
+    reader = Reader(redis, channel, Position(job_id, after), ending, vault)
+    async with aclosing(_kept_up(redis, channel, reader, vault)) as events:
         async for event in events:
             yield event
 
 
-async def follow_thread(redis: Redis, keys: Keys, thread_id: str, agenda: Agenda) -> AsyncGenerator[Event, None]:
+async def follow_thread(
+    redis: Redis, keys: Keys, thread_id: str, agenda: Agenda, *, vault: Vault = PLAIN
+) -> AsyncGenerator[Event, None]:
     """Yield the events of a thread's jobs, job by job as the agenda has them; it never ends.
 
-    Raises BackendUnavailable if Redis cannot be reached at the start; later outages are waited out.
+    Raises as `follow`.
     """
-    reader = ThreadReader(redis, keys, thread_id, agenda)
-    async with aclosing(_kept_up(redis, keys.thread(thread_id), reader)) as events:
+    reader = ThreadReader(redis, keys, thread_id, agenda, vault)
+    async with aclosing(_kept_up(redis, keys.thread(thread_id), reader, vault)) as events:
         async for event in events:
             yield event
 
 
-async def _kept_up(redis: Redis, channel: str, session: _Session) -> AsyncGenerator[Event, None]:
+async def _kept_up(redis: Redis, channel: str, session: _Session, vault: Vault) -> AsyncGenerator[Event, None]:
     """One connection after the other until the session is done. Closing it gives the connection back at once."""
     attempt = 0
     while True:
         try:
-            async with subscribed(redis, channel) as feed, aclosing(session.connected(feed)) as events:
+            async with subscribed(redis, channel, vault) as feed, aclosing(session.connected(feed)) as events:
                 async for event in events:
                     attempt = 0
                     yield event

@@ -9,6 +9,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from threadline.contract.events import Event
+from threadline.encryption.vault import PLAIN, Vault
 from threadline.errors import BackendUnavailable
 from threadline.log.feed import Feed, Heard, decoded
 from threadline.log.position import Position
@@ -42,6 +43,7 @@ class Reader:
         stream: str,
         position: Position,
         ending: Ending | None,
+        vault: Vault = PLAIN,
         *,
         to_next_end: bool = False,
         upto: int | None = None,
@@ -50,6 +52,7 @@ class Reader:
         self._stream = stream
         self.position = position
         self._ending = ending
+        self._vault = vault
         self._to_next_end = to_next_end
         self._upto = upto
         self._ended_unannounced = False
@@ -173,7 +176,7 @@ class Reader:
 
     def _entry(self, entry_id: bytes | str, fields: dict[Any, Any]) -> Event | None:
         """An entry of the stream; None if it is not this job's event of that position, so somebody else wrote it."""
-        event = decoded(fields.get(b"e") or fields.get("e") or b"")
+        event = decoded(fields.get(b"e") or fields.get("e") or b"", self._vault)
         return event if event and (event.job_id, event.id) == (self.position.job_id, _text(entry_id)) else None
 
     def _is_beyond(self, event: Event) -> bool:

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from threadline.contract.events import Event, EventId
 from threadline.contract.keys import Keys
+from threadline.encryption.vault import PLAIN, Vault
 from threadline.log.feed import Feed, Heard, OfJob
 from threadline.log.position import Position
 from threadline.log.reader import IDLE_SECONDS, Ending, Reader
@@ -62,11 +63,12 @@ class ThreadReader:
 
     done = False
 
-    def __init__(self, redis: Redis, keys: Keys, thread_id: str, agenda: Agenda) -> None:
+    def __init__(self, redis: Redis, keys: Keys, thread_id: str, agenda: Agenda, vault: Vault = PLAIN) -> None:
         self._redis = redis
         self._keys = keys
         self._thread_id = thread_id
         self._agenda = agenda
+        self._vault = vault
         self._turn: Turn | None = None
         self._reader: Reader | None = None
         self.begun = False
@@ -111,7 +113,13 @@ class ThreadReader:
         # With nobody to ask which turn is next, a job that goes on after its end does so at once.
         to_next_end = ending is not None
         reader = Reader(
-            self._redis, self._keys.events(turn.job_id), position, ending, to_next_end=to_next_end, upto=turn.upto
+            self._redis,
+            self._keys.events(turn.job_id),
+            position,
+            ending,
+            self._vault,
+            to_next_end=to_next_end,
+            upto=turn.upto,
         )
         reader.begun = True  # Redis was there: from now on its outages are waited out
         return reader

@@ -50,6 +50,8 @@ NOWHERE = "redis://127.0.0.1:1/0"
         (["enqueue", "research", "q", "--run-at", "soon"], "no ISO 8601 moment"),
         (["enqueue", "research", "q", "--run-at", "2026-11-20T08:00"], "has no time zone: add Z"),
         (["enqueue", "research", "q", "--metadata", "ticket"], "give KEY=VALUE"),
+        (["enqueue", "research", "q", "--context", "{"], "is not JSON"),
+        (["enqueue", "research", "q", "--configurable", "[1]"], "is no JSON object"),
         (["enqueue", "research", "q", "--user", ""], "user id"),
         (["enqueue", "research", "{", "--input-json"], "INPUT is not JSON"),
         (["enqueue", "research", "[1]", "--input-json"], "input is a list"),

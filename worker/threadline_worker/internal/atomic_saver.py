@@ -8,14 +8,14 @@ from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
-from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from psycopg_pool import AsyncConnectionPool
 
 from threadline_worker.checkpoints import CALL_SECONDS, FencedSaver, fenced
+from threadline_worker.encrypted_checkpoints import SealingSaver
 
 __all__ = ["AtomicSaver"]
 
-Write = Callable[[AsyncPostgresSaver], Coroutine[Any, Any, Any]]
+Write = Callable[[SealingSaver], Coroutine[Any, Any, Any]]
 
 
 class AtomicSaver(FencedSaver):
@@ -48,7 +48,7 @@ class AtomicSaver(FencedSaver):
         pool = cast("AsyncConnectionPool[Any]", self.conn)  # what it was made with
         with fenced():
             async with asyncio.timeout(CALL_SECONDS), pool.connection() as connection, connection.transaction():
-                plain = AsyncPostgresSaver(connection, serde=self.serde)
+                unfenced = SealingSaver(connection, serde=self.serde, vault=self._vault)
                 for write in self._kept:
-                    await write(plain)
+                    await write(unfenced)
                 await connection.execute(self._check, self._fence)

@@ -11,6 +11,7 @@ from psycopg.rows import DictRow
 
 from threadline.errors import InvalidJob
 from threadline_worker.checkpoints import CALL_SECONDS, fenced
+from threadline_worker.encrypted_copies import reseal_thread
 from threadline_worker.internal.scope import Scope
 
 __all__ = ["fork"]
@@ -33,5 +34,8 @@ async def _copied(connection: AsyncConnection[DictRow], scope: Scope, params: Ma
     async with connection.transaction():
         cursor = await connection.execute(scope.queries["internal_fork"], params)
         row = await cursor.fetchone()
+        if row is not None and row["copied"]:
+            vault, target = scope.ledger.vault, scope.claim.thread_id
+            await reseal_thread(connection, scope.queries, vault, scope.source, target)
         await connection.execute(scope.queries["fence"], scope.fence)
     return None if row is None else row["checkpoint_id"]

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from threadline.contract.states import Code
-from threadline.errors import InvalidJob
+from threadline.errors import CannotDecrypt, InvalidJob
 from threadline_worker.agents.registry import Agent
 from threadline_worker.checkpoints import CheckpointsAway, LeaseLost
 from threadline_worker.exhaustion import end_if_exhausted
+from threadline_worker.internal.compact import compact
 from threadline_worker.internal.fork import fork
 from threadline_worker.internal.history import history
 from threadline_worker.internal.scope import Scope, scope_of
 from threadline_worker.internal.state import state
 from threadline_worker.internal.update_state import update_state
-from threadline_worker.outcome import AWAY_SECONDS, Failed, Lost, Outcome, Released, Succeeded, classify
+from threadline_worker.outcome import AWAY_SECONDS, Failed, Lost, Outcome, Released, Succeeded, classify, unreadable
 
 if TYPE_CHECKING:
     from threadline_worker.execution import Services
@@ -31,6 +32,7 @@ log = structlog.get_logger(__name__)
 
 #: What workers of this release know by its name; queries/register.sql says so to the ledger. Each gives its result.
 OPERATIONS: Final[Mapping[str, Callable[[Scope, Mapping[str, Any]], Awaitable[Any]]]] = {
+    "compact": compact,
     "fork": fork,
     "history": history,
     "state": state,
@@ -79,6 +81,8 @@ async def _work(scope: Scope) -> Outcome:
         return Released(Code.TRANSIENT, delay=AWAY_SECONDS)
     except InvalidJob as error:
         return Failed(Code.INVALID_INPUT, str(error))
+    except CannotDecrypt as error:
+        return unreadable(error)
     except Exception as error:  # the boundary of the graph, whose reducers and branches are anyone's code
         end_if_exhausted(error)
         outcome = classify(error)

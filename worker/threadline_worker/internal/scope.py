@@ -45,7 +45,7 @@ class Scope:
 
     def saver(self) -> FencedSaver:
         """A saver that reads any thread and writes the operation's own."""
-        return FencedSaver(self.checkpoints, self.fence, self.queries)
+        return FencedSaver(self.checkpoints, self.fence, self.queries, serde=self.agent.serde, vault=self.ledger.vault)
 
     def graph(self, saver: AsyncPostgresSaver) -> Pregel[Any, Any, Any, Any]:
         """The agent's graph over this saver."""

@@ -23,7 +23,9 @@ async def update_state(scope: Scope, arguments: Mapping[str, Any]) -> dict[str, 
     if (done := await _applied(scope)) is not None:
         return {"checkpoint_id": done}
     raise_checkpoint_clock(scope.claim.newest_at_claim)
-    saver = AtomicSaver(scope.checkpoints, scope.fence, scope.queries)
+    saver = AtomicSaver(
+        scope.checkpoints, scope.fence, scope.queries, serde=scope.agent.serde, vault=scope.ledger.vault
+    )
     config = await _config(scope, saver)
     try:
         written = await scope.graph(saver).aupdate_state(config, arguments["values"], as_node=arguments["as_node"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
@@ -16,8 +18,11 @@ __all__ = ["configure_logs"]
 _CHATTY = ("arq", "psycopg", "psycopg.pool", "httpx", "httpcore", "openai", "anthropic", "langsmith", "urllib3")
 
 
-def configure_logs(level: str = "info", form: str | None = None) -> None:
-    """Write to stderr. `form` is json or console; None means console on a terminal and json elsewhere."""
+def configure_logs(level: str = "info", form: str | None = None, *, reticent: bool = False) -> None:
+    """Write to stderr. `form` is json or console; None means console on a terminal and json elsewhere.
+
+    `reticent`: of an exception its type and its way are shown, not what it says, which may be a user's words.
+    """
     console = form == "console" or (form is None and sys.stderr.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -41,7 +46,11 @@ def configure_logs(level: str = "info", form: str | None = None) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *([_unsaid] if reticent else []),
+                *render,
+            ],
         )
     )
     root = logging.getLogger()
@@ -49,3 +58,15 @@ def configure_logs(level: str = "info", form: str | None = None) -> None:
     root.setLevel(level.upper())
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
+
+
+def _unsaid(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    given = event.pop("exc_info", None)
+    if given is True:
+        given = sys.exc_info()
+    error = given[1] if isinstance(given, tuple) else given
+    if isinstance(error, BaseException):
+        frames = traceback.extract_tb(error.__traceback__)
+        way = [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
+        event["exception"] = "\n".join([type(error).__name__, *way])
+    return event

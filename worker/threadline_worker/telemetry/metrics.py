@@ -45,9 +45,12 @@ class Metrics:
         self.tokens = counter("tokens_total", "Tokens as models report them.", "agent", "model", "kind")
         self.supersteps = counter("supersteps_total", "Committed super-steps of main graphs.", "agent")
         self.messages_purged = counter("messages_purged_total", "Messages that nothing could read.", "reason")
+        self.retention_rows = counter("retention_rows_total", "Rows that retention deleted.", "table")
         self.webhook_deliveries = counter("webhook_deliveries_total", "Tries to deliver a webhook.", "result")
         self.worker_jobs_running = gauge("worker_jobs_running", "Jobs in this worker's hands.")
         self.worker_slots = gauge("worker_slots", "Jobs that this worker runs at once.")
+        self.backend_up = gauge("backend_up", "1 if this server has answered this worker lately, else 0.", "backend")
+        self.drain_seconds = gauge("worker_drain_seconds", "How long this worker has been draining; 0 if it is not.")
         self.pool_connections = gauge("pg_pool_connections", "Connections of this worker's pool.", "state")
         self.job_duration = histogram(
             "job_duration_seconds", "Running time, summed over pick-ups.", _JOB_SECONDS, "agent", "state"

@@ -9,7 +9,7 @@ import time
 import psycopg
 import structlog
 
-from threadline.errors import BackendUnavailable
+from threadline.errors import BackendUnavailable, CannotDecrypt
 from threadline.redis_client import reason
 from threadline_worker.telemetry.metrics import Metrics
 from threadline_worker.webhooks.delivery import Delivery, signed_headers
@@ -100,9 +100,10 @@ class Courier:
     async def _deliver(self, delivery: Delivery) -> None:
         started = time.monotonic()
         try:
-            sent = await self._sender.post(
-                delivery.url, delivery.payload.encode(), signed_headers(delivery, self._secrets)
-            )
+            opened = delivery._replace(payload=self._outbox.payload(delivery))
+            sent = await self._sender.post(opened.url, opened.payload.encode(), signed_headers(opened, self._secrets))
+        except CannotDecrypt as error:  # a worker with the key may come
+            sent = Unanswered(str(error))
         except asyncio.CancelledError:
             await self._give_back(delivery)
             raise
@@ -138,13 +139,14 @@ class Courier:
         # The host alone: path and query of a webhook's URL may be a secret.
         known: dict[str, object] = {"job_id": delivery.job_id, "epoch": delivery.epoch, "host": delivery.host}
         known |= {"status": status, "attempt": delivery.attempts + 1}
+        shown = self._outbox.loggable(answer)
         match result:
             case "delivered":
                 log.info("webhook.delivered", **known)
             case "retry":
-                log.warning("webhook.attempt_failed", **known, answer=answer, next_try_seconds=round(delay, 1))
+                log.warning("webhook.attempt_failed", **known, answer=shown, next_try_seconds=round(delay, 1))
             case _:
-                log.error("webhook.failed", **known, answer=answer, why=result)
+                log.error("webhook.failed", **known, answer=shown, why=result)
 
 
 def _judged(delivery: Delivery, sent: Sent) -> tuple[str, float, str]:

@@ -6,9 +6,12 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
+from threadline.encryption import places
+from threadline.encryption.vault import PLAIN, Vault
 from threadline.ledger.database import Database
 from threadline.ledger.sql import Queries
 from threadline_worker.webhooks.delivery import Delivery
+from threadline_worker.webhooks.payload import opened_payload
 
 __all__ = ["LEASE_SECONDS", "Outbox"]
 
@@ -23,10 +26,11 @@ class Outbox:
     `per_host` bounds what one host has in flight from this worker.
     """
 
-    def __init__(self, database: Database, queries: Queries, *, per_host: int = 4) -> None:
+    def __init__(self, database: Database, queries: Queries, *, per_host: int = 4, vault: Vault = PLAIN) -> None:
         self._database = database
         self._queries = queries
         self._per_host = per_host
+        self._vault = vault
         self._one = asyncio.Lock()
 
     async def claim(self, limit: int, flying: Sequence[str]) -> list[Delivery]:
@@ -42,6 +46,14 @@ class Outbox:
             rows = await self._database.rows(self._queries["webhook_claim"], params)
         return [Delivery(**row) for row in rows]
 
+    def payload(self, delivery: Delivery) -> str:
+        """What the receiver gets: the same bytes at every try. Raises CannotDecrypt."""
+        return opened_payload(self._vault, delivery)
+
+    def loggable(self, answer: str | None) -> str | None:
+        """With encryption what a receiver answers, which may be what it got, is for those with the key."""
+        return None if self._vault.on else answer
+
     def full(self, flying: Sequence[str]) -> list[str]:
         """The hosts that take no more now."""
         return [host for host, count in Counter(flying).items() if count >= self._per_host]
@@ -56,7 +68,8 @@ class Outbox:
         answer: str | None = None,
     ) -> bool:
         """Note a try's outcome: delivered, failed, or pending again in `delay` seconds. False: another claim counts."""
-        params = {**_named(delivery), "state": state, "delay": delay, "status": status, "answer": answer or None}
+        kept = self._vault.seal_words(answer or None, places.webhook_answer(delivery.job_id, delivery.epoch))
+        params = {**_named(delivery), "state": state, "delay": delay, "status": status, "answer": kept}
         async with self._one:
             return await self._database.row(self._queries["webhook_record"], params) is not None
 

@@ -10,7 +10,8 @@ from psycopg.rows import DictRow
 
 from threadline.cli.describe import age
 from threadline.cli.doctor.check import Check, Level
-from threadline.errors import BackendUnavailable, ConfigurationError, NotMigrated
+from threadline.encryption import places
+from threadline.errors import BackendUnavailable, CannotDecrypt, ConfigurationError, NotMigrated
 from threadline.ledger.database import Database, speaking
 from threadline.ledger.migrate import LATEST, check_migrated
 from threadline.ledger.sql import Queries
@@ -48,7 +49,7 @@ async def check_database(settings: ClientSettings) -> list[Check]:
     found: list[Check] = []
     try:
         async with connection, speaking(_LIMIT_SECONDS):
-            queries = Queries(settings.keys.schema)
+            queries = Queries(settings.keys.schema, settings.keys.checkpoints)
             found += await _server(connection, queries)
             found += await _schema(connection, queries, settings)
     except BackendUnavailable as error:
@@ -87,12 +88,13 @@ async def _schema(connection: AsyncConnection[DictRow], queries: Queries, settin
         seen = f"LangGraph's tables are missing: {', '.join(missing)}"
         found.append(Check("checkpoints", Level.FAIL, seen, "run `threadline migrate`", unavailable=True))
     else:
-        found.append(Check("checkpoints", Level.OK, "LangGraph's tables are there"))
+        where = f", checkpoints in schema {settings.keys.adopted}" if settings.keys.adopted else ""
+        found.append(Check("checkpoints", Level.OK, f"LangGraph's tables are there{where}"))
     cursor = await connection.execute(queries["doctor_workers"], {"lease_seconds": settings.lease_seconds})
     workers = await cursor.fetchall()
     ledger = await _row(connection, queries, "doctor_ledger")
     webhooks = await _row(connection, queries, "doctor_webhooks")
-    return [*found, *judge_workers(workers), *judge_ledger(ledger), judge_webhooks(webhooks)]
+    return [*found, *judge_workers(workers), *judge_ledger(_opened(ledger, settings)), judge_webhooks(webhooks)]
 
 
 async def _row(connection: AsyncConnection[DictRow], queries: Queries, name: str) -> DictRow:
@@ -143,6 +145,14 @@ def _worker(row: DictRow) -> str:
     agents = ", ".join(sorted(row["agents"])) or "no agents"
     draining = ", draining" if row["draining"] else ""
     return f"{row['worker_id']} ({agents}; beat {row['beat_age']:.1f} s ago{draining})"
+
+
+def _opened(row: DictRow, settings: ClientSettings) -> DictRow:
+    place = places.dead_letter("reason", str(row["last_message"]))
+    try:
+        return {**row, "last_reason": settings.vault.open_words(row["last_reason"], place, or_plain=True)}
+    except CannotDecrypt as error:
+        return {**row, "last_reason": str(error)}
 
 
 def judge_ledger(row: DictRow) -> list[Check]:

@@ -6,6 +6,7 @@ WITH due AS (
 )
 SELECT (SELECT count(*) FROM {schema}.dead_letters) AS dead_letters,
     (SELECT reason FROM {schema}.dead_letters ORDER BY received_at DESC LIMIT 1) AS last_reason,
+    (SELECT message_id FROM {schema}.dead_letters ORDER BY received_at DESC LIMIT 1) AS last_message,
     (SELECT count(*) FROM due) AS due, (SELECT job_id FROM oldest) AS oldest_job,
     (SELECT agent FROM oldest) AS oldest_agent,
     (SELECT extract(epoch FROM clock_timestamp() - run_at)::float8 FROM oldest) AS oldest_seconds

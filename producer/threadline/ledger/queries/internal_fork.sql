@@ -2,7 +2,7 @@
 -- checkpoints up to it, their values, and the pending writes of those before it. The chosen one's own pending writes
 -- belong to the step behind it. One statement, so one snapshot: the source may run. What is there already stays: a
 -- worker that died behind its commit has done it all.
--- Result: the new thread's head; null where the source has no such checkpoint.
+-- Result: the new thread's head, null where the source has no such checkpoint; `copied`: by this call.
 WITH present AS (
     SELECT max(k.checkpoint_id COLLATE "C") AS head FROM {checkpoints}.checkpoints AS k
     WHERE k.thread_id = %(thread_id)s AND k.checkpoint_ns = ''
@@ -32,4 +32,4 @@ WITH present AS (
     FROM {checkpoints}.checkpoint_writes AS w, chosen
     WHERE w.thread_id = %(source)s AND w.checkpoint_id COLLATE "C" < chosen.id
 )
-SELECT coalesce(present.head, chosen.id) AS checkpoint_id FROM present, chosen
+SELECT coalesce(present.head, chosen.id) AS checkpoint_id, present.head IS NULL AS copied FROM present, chosen

@@ -34,6 +34,9 @@ class Step:
     args: dict[str, Any]
     content: str
     failed: bool
+    #: A person's: `approve`, `edit` (then `args` are theirs) or `reject`; empty where nobody was asked.
+    decision: str = ""
+    reason: str = ""
 
     @property
     def json(self) -> dict[str, Any]:
@@ -59,6 +62,10 @@ class Conversation:
         """Give the calls of one tool since the question, in order, failed ones too."""
         return [step for turn in self.turns for step in turn if step.name == name]
 
+    def rejected(self, name: str) -> list[str]:
+        """Give the reasons for which a person rejected calls of one tool; empty where none was given."""
+        return [step.reason for step in self.steps(name) if step.decision == "reject"]
+
 
 def read_conversation(messages: Sequence[BaseMessage], tools: frozenset[str]) -> Conversation:
     """Read a chat; what it does not understand it leaves out."""
@@ -82,4 +89,12 @@ def read_conversation(messages: Sequence[BaseMessage], tools: frozenset[str]) ->
 def _step(call: Any, results: dict[str, ToolMessage]) -> Step:
     result = results.get(call["id"] or "")
     failed = result is None or result.status == "error"
-    return Step(call["name"], call["args"], result.text if result is not None else "", failed)
+    kept = result.artifact if result is not None and isinstance(result.artifact, dict) else {}
+    return Step(
+        call["name"],
+        kept.get("args", call["args"]),
+        result.text if result is not None else "",
+        failed,
+        str(kept.get("decision", "")),
+        str(kept.get("reason", "")),
+    )

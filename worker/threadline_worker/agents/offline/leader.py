@@ -1,17 +1,19 @@
 """The leader's part: plan, look into memory, delegate, draft, have it checked, report, remember, answer.
 
 Each turn is one stage and what a stage does follows from the conversation alone, so a step that runs again does the
-same, and the run ends after eight stages whatever the tools answer.
+same, and the run ends after eight stages whatever the tools answer. A stage that a person rejected is done again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from threadline_worker.agents.offline import critic, memories
-from threadline_worker.agents.offline.assignment import Assignment, assignments_for
+from threadline_worker.agents.offline.assignment import Assignment
 from threadline_worker.agents.offline.conversation import Call, Conversation, Reply, Step
 from threadline_worker.agents.offline.findings import read_findings
+from threadline_worker.agents.offline.plan import RESEARCH, planned
 from threadline_worker.agents.offline.report import Material, draft_of, report_of, without
 from threadline_worker.agents.offline.terms import Topic, topic_of
 
@@ -28,9 +30,8 @@ def next_reply(conversation: Conversation) -> Reply:
         return Reply(text="The question has no words to search for. Please ask it in words.")
     stages = [_plan, _look_back, *([_recall] if memories.related(conversation) else [])]
     stages += [_delegate, _draft, _have_it_checked, _report, _remember]
-    if len(conversation.turns) >= len(stages):
-        return Reply(text=_answer(conversation))
-    return Reply(calls=stages[len(conversation.turns)](conversation))
+    done = sum(all(step.decision != "reject" for step in turn) for turn in conversation.turns)
+    return Reply(text=_answer(conversation)) if done >= len(stages) else Reply(calls=stages[done](conversation))
 
 
 def _plan(conversation: Conversation) -> tuple[Call, ...]:
@@ -65,7 +66,9 @@ def _have_it_checked(conversation: Conversation) -> tuple[Call, ...]:
 
 
 def _report(conversation: Conversation) -> tuple[Call, ...]:
-    write = Call("write_file", {"file_path": REPORT, "content": report_of(_checked(conversation))})
+    wishes = tuple(reason for reason in conversation.rejected("write_file") if reason)
+    report = report_of(replace(_checked(conversation), wishes=wishes))
+    write = Call("write_file", {"file_path": REPORT, "content": report})
     return (_todos(conversation, done=len(_assignments(conversation)) + 2), write)
 
 
@@ -90,7 +93,7 @@ def _answer(conversation: Conversation) -> str:
 
 
 def _todos(conversation: Conversation, done: int) -> Call:
-    parts = [f"Research: {part.heading}" for part in _assignments(conversation)]
+    parts = [f"{RESEARCH}{part.heading}" for part in _assignments(conversation)]
     plan = ["Look into what is remembered", *parts, "Write a draft and have it checked", "Write the report"]
     plan.append("Remember what is of use later")
     states = [
@@ -122,7 +125,7 @@ def _heading(step: Step) -> str:
 
 
 def _assignments(conversation: Conversation) -> Sequence[Assignment]:
-    return assignments_for(_title(conversation), _topic(conversation))
+    return planned(conversation, _title(conversation), _topic(conversation))
 
 
 def _topic(conversation: Conversation) -> Topic:

@@ -25,6 +25,7 @@ class Material:
     sections: tuple[Findings, ...]
     missing: tuple[str, ...] = ()
     earlier: tuple[str, ...] = ()
+    wishes: tuple[str, ...] = ()
 
     @property
     def claims(self) -> list[Claim]:
@@ -125,6 +126,7 @@ def _limits(material: Material) -> list[str]:
     empty = [section.heading for section in material.sections if not section.claims]
     if material.claims and empty:
         limits.append(f"Nothing more was found on: {'; '.join(empty)}.")
+    limits += [f"A person asked for a change that takes a language model: {wish}" for wish in material.wishes]
     sources = len({claim.source for claim in material.claims})
     if sources:
         limits.append(f"It rests on {sources} passage{'s' if sources > 1 else ''}; other sources may say otherwise.")

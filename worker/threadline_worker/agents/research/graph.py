@@ -4,34 +4,33 @@ from typing import Annotated, Any, NotRequired
 
 import structlog
 from deepagents import FilesystemPermission, SubAgent, create_deep_agent
-from deepagents.backends import CompositeBackend, StateBackend, StoreBackend
 from deepagents.graph import DeepAgentState
+from deepagents.middleware.subagents import GENERAL_PURPOSE_SUBAGENT
 from langchain.agents.middleware import TodoListMiddleware
 from langchain_core.tools import BaseTool
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.runtime import Runtime
 
-from threadline_worker.agents.errors import AgentConfigError
 from threadline_worker.agents.models import resolve_model
+from threadline_worker.agents.research.approvals import Approvals
 from threadline_worker.agents.research.corpus import Corpus
 from threadline_worker.agents.research.fetch import Fetcher
 from threadline_worker.agents.research.prompts import (
     CRITIC_DESCRIPTION,
     CRITIC_PROMPT,
-    MAIN_PROMPT,
     RESEARCHER_DESCRIPTION,
     RESEARCHER_PROMPT,
+    main_prompt,
 )
 from threadline_worker.agents.research.search_web import web_search_from
 from threadline_worker.agents.research.settings import ResearchSettings
-from threadline_worker.agents.research.state import ResearchContext, Source, memory_namespace, merge_sources
+from threadline_worker.agents.research.state import ResearchContext, Source, merge_sources
 from threadline_worker.agents.research.tools import research_tools
+from threadline_worker.memory.backend import threadline_backend
+from threadline_worker.memory.recall import recall_tool
+from threadline_worker.memory.routes import Route, routes_from_env
 
 log = structlog.get_logger(__name__)
 
-# Subagents read text that strangers wrote. They may leave notes for their leader, but neither the user's memory, which
-# later jobs trust, nor the report is theirs to write.
-_LEADER_ONLY = FilesystemPermission(operations=["write"], paths=["/memories/**", "/report.md"], mode="deny")
 _READ_ONLY = FilesystemPermission(operations=["write"], paths=["/**"], mode="deny")
 
 
@@ -52,14 +51,16 @@ def build_research(settings: ResearchSettings) -> CompiledStateGraph[Any, Any, A
     """
     model = resolve_model(settings.model, offline_tokens_per_second=settings.offline_tokens_per_second)
     tools = _tools(settings)
-    memories = StoreBackend(namespace=_memories_of_the_user)  # no store of its own: it takes the run's
+    routes = routes_from_env(settings.memory)
+    # Kept from the subagents, and absent where it would only find what `ls` shows.
+    recall = [recall_tool(env=settings.memory)] if settings.memory.get("THREADLINE_STORE_EMBEDDINGS") else []
     return create_deep_agent(
         model,
-        tools=tools,
-        system_prompt=MAIN_PROMPT,
-        middleware=[TodoListMiddleware()],
-        subagents=_subagents(tools),
-        backend=CompositeBackend(default=StateBackend(), routes={"/memories/": memories}),
+        tools=[*tools, *recall],
+        system_prompt=main_prompt(routes),
+        middleware=[TodoListMiddleware(), Approvals(settings.approve)],
+        subagents=_subagents(tools, routes),
+        backend=threadline_backend(routes, env=settings.memory),
         state_schema=ResearchState,
         context_schema=ResearchContext,
         name="research",
@@ -78,14 +79,20 @@ def _tools(settings: ResearchSettings) -> list[BaseTool]:
     return tools
 
 
-def _subagents(tools: list[BaseTool]) -> list[SubAgent]:
+def _subagents(tools: list[BaseTool], routes: tuple[Route, ...]) -> list[SubAgent]:
+    # Subagents read text that strangers wrote. They may leave notes for their leader, but neither memory, which later
+    # jobs trust, nor the report is theirs to write.
+    kept = [f"{path}**" for path in dict.fromkeys(["/memories/", *(route.path for route in routes)])]
+    leader_only = FilesystemPermission(operations=["write"], paths=[*kept, "/report.md"], mode="deny")
     return [
+        # The one that deepagents would add by itself could write everything, and publish unseen.
+        {**GENERAL_PURPOSE_SUBAGENT, "tools": tools, "permissions": [leader_only]},
         SubAgent(
             name="researcher",
             description=RESEARCHER_DESCRIPTION,
             system_prompt=RESEARCHER_PROMPT,
             tools=tools,
-            permissions=[_LEADER_ONLY],
+            permissions=[leader_only],
         ),
         SubAgent(
             name="critic",
@@ -95,11 +102,3 @@ def _subagents(tools: list[BaseTool]) -> list[SubAgent]:
             permissions=[_READ_ONLY],
         ),
     ]
-
-
-def _memories_of_the_user(runtime: Runtime[ResearchContext]) -> tuple[str, ...]:
-    context = runtime.context
-    if not context or not context.get("user_id"):
-        # Falling back to a shared name would show one user's memory to another.
-        raise AgentConfigError("The research agent needs to know its user; run it with context={'user_id': …}.")
-    return memory_namespace(context["user_id"])

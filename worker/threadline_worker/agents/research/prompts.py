@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from threadline_worker.memory.routes import Route
+
 MAIN_ROLE = "You lead a research team and write its report."
 RESEARCHER_ROLE = "You are a researcher and answer one sub-question from sources."
 CRITIC_ROLE = "You are a critic and check a draft report."
@@ -36,6 +40,15 @@ Work in this order:
 7. Answer with two or three sentences that sum up the report.
 
 {_SOURCES_RULE}"""
+
+
+def main_prompt(routes: Sequence[Route]) -> str:
+    """The leader's prompt; it names the persistent folders where there are others than /memories/."""
+    if [route.path for route in routes] == ["/memories/"]:
+        return MAIN_PROMPT
+    folders = "\n".join(f"- {route.sentence}" for route in routes)
+    return f"{MAIN_PROMPT}\n\nThese folders outlive this conversation, and are worth a look in step 2:\n{folders}"
+
 
 RESEARCHER_PROMPT = f"""\
 {RESEARCHER_ROLE}

@@ -6,8 +6,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from threadline_worker.agents.errors import AgentConfigError
+
+#: What a person may have to approve.
+Subject = Literal["plan", "publish"]
+
+#: What threadline_worker.memory reads.
+_MEMORY = ("THREADLINE_MEMORY_ROUTES", "THREADLINE_USER_HASH_KEYS", "THREADLINE_STORE_EMBEDDINGS")
 
 
 def default_cache_dir(env: Mapping[str, str]) -> Path:
@@ -27,7 +34,9 @@ class ResearchSettings:
     ``corpus`` is the folder that ``search_corpus`` reads, None for no such tool. ``cache_dir`` keeps its index.
     ``tavily_api_key`` and ``searxng_url`` each make ``web_search`` exist (Tavily wins). ``fetch_url`` makes the tool of
     that name exist; None means: where ``web_search`` exists. ``offline_tokens_per_second`` slows the offline model
-    down so that a person can follow it; 0 is no delay.
+    down so that a person can follow it; 0 is no delay. ``memory`` holds what the environment says of it: routes, the
+    user hash keys, the embeddings. ``approve_plan`` and ``approve_publish`` ask a person in every job, before
+    anything is researched and before the report is published.
     """
 
     model: str
@@ -37,6 +46,15 @@ class ResearchSettings:
     searxng_url: str | None = None
     fetch_url: bool | None = None
     offline_tokens_per_second: float = 0.0
+    memory: Mapping[str, str] = field(default_factory=dict)
+    approve_plan: bool = False
+    approve_publish: bool = False
+
+    @property
+    def approve(self) -> frozenset[Subject]:
+        """What a person approves in every job."""
+        chosen: dict[Subject, bool] = {"plan": self.approve_plan, "publish": self.approve_publish}
+        return frozenset(subject for subject, wanted in chosen.items() if wanted)
 
     @property
     def web(self) -> bool:
@@ -57,6 +75,7 @@ class ResearchSettings:
 
         """
         corpus = env.get("THREADLINE_CORPUS", "").strip()
+        approve = _approve(env)
         return cls(
             model=env.get("THREADLINE_MODEL", "").strip(),
             corpus=Path(corpus).expanduser() if corpus else None,
@@ -65,6 +84,9 @@ class ResearchSettings:
             searxng_url=_http_url(env, "THREADLINE_SEARXNG_URL"),
             fetch_url=_flag(env, "THREADLINE_FETCH_URL"),
             offline_tokens_per_second=_rate(env, "THREADLINE_OFFLINE_TOKENS_PER_SECOND"),
+            memory={name: env[name] for name in _MEMORY if name in env},
+            approve_plan="plan" in approve,
+            approve_publish="publish" in approve,
         )
 
 
@@ -73,6 +95,14 @@ def _http_url(env: Mapping[str, str], name: str) -> str | None:
     if value and not value.startswith(("http://", "https://")):
         raise AgentConfigError(f"Set {name} to an address that begins with http:// or https://; it is {value!r}.")
     return value or None
+
+
+def _approve(env: Mapping[str, str]) -> frozenset[str]:
+    value = env.get("THREADLINE_RESEARCH_APPROVE", "")
+    chosen = frozenset(word.strip() for word in value.split(",") if word.strip())
+    if chosen - {"plan", "publish"}:
+        raise AgentConfigError(f"Set THREADLINE_RESEARCH_APPROVE to plan, publish or plan,publish; it is {value!r}.")
+    return chosen
 
 
 def _flag(env: Mapping[str, str], name: str) -> bool | None:

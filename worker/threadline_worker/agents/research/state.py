@@ -5,7 +5,6 @@ Everything here is plain JSON-like data, so that a checkpoint holds nothing but 
 
 from __future__ import annotations
 
-import hashlib
 from typing import TypedDict
 
 
@@ -28,11 +27,3 @@ class ResearchContext(TypedDict):
 def merge_sources(known: dict[str, Source] | None, new: dict[str, Source] | None) -> dict[str, Source]:
     """Join two sets of sources; commutative for equal ids, so parallel tools and subagents may report in any order."""
     return {**(known or {}), **(new or {})}
-
-
-def memory_namespace(user_id: str) -> tuple[str, str]:
-    """Give the store namespace of a user's ``/memories/``.
-
-    Hashed, because store namespaces refuse ``.`` and the empty string while any string is a valid user id.
-    """
-    return ("memories", hashlib.sha256(user_id.encode("utf-8", "surrogatepass")).hexdigest()[:32])

@@ -1,0 +1,1 @@
+"""Its state, nodes and tools."""
