@@ -140,7 +140,11 @@ async def test_a_receiver_that_fails_is_tried_on_the_schedule_and_then_given_up(
                 await clock_goes_on(bench)
                 courier.soon.set()
         await stands(bench, job, "failed", TRIES)
-        assert not await courier.busy()
+
+        async def rests() -> bool:
+            return not await courier.busy()
+
+        await until(rests, "nothing is under way or due")
         for result, count in (("retry", TRIES - 1), ("given_up", 1)):
             assert registry.get_sample_value("threadline_webhook_deliveries_total", {"result": result}) == count
     assert (len(bodies), len(ids)) == (1, 1)
