@@ -27,7 +27,7 @@ the start. It is <b>fast</b> and small enough for all.
 print("This is code. It is not a sentence.")
 ```
 
-[pypi]: https://pypi.org/project/x.
+[pypi]: https://packages.example/project/x.
 """
 
 RST = """
