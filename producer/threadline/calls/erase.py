@@ -26,8 +26,9 @@ __all__ = ["Deleted", "delete_user", "finish_deletion"]
 
 #: A second round is needed where something came in between; it cannot go on for ever.
 _ROUNDS: Final = 5
-#: How long the end of a job that somebody may still run or follow stands in place of its log. It refuses whoever publishes
-#: late; a process that is stopped between its own check (P3) and Redis for longer is not held off (docs/retention.md).
+#: How long the end of a job that somebody may still run or follow stands in place of its log. It refuses whoever
+#: publishes late; a process that is stopped between its own check (P3) and Redis for longer is not held off
+#: (docs/retention.md).
 _MARK_SECONDS: Final = 60
 _PAGE: Final = 500
 
