@@ -105,7 +105,7 @@ def _judge_environment(prefix: Path) -> None:
     if extra:
         raise WrongError(f"in the image, but not locked: {', '.join(sorted(extra))}")
     run(prefix / "bin" / "threadline", "worker", "--help")
-    run(python, "-c", "import threadline_worker.main, threadline_worker.agents.research.graph")
+    run(python, "-c", "import threadline_worker.signals, threadline_worker.agents.research.graph")
 
 
 def check_compose() -> None:

@@ -17,7 +17,7 @@ import sys
 from typing import Any
 
 import support.chaos_graph  # noqa: F401 - what workers will load
-import threadline_worker.main
+import threadline_worker.signals
 from support.chaos_failpoints import install
 from threadline.cli import main as threadline
 

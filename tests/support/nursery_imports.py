@@ -9,4 +9,5 @@ import langchain.chat_models  # noqa: F401
 import threadline_worker.commands
 import threadline_worker.main
 import threadline_worker.settings
+import threadline_worker.signals
 import threadline_worker.telemetry.logs  # noqa: F401

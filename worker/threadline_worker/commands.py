@@ -26,7 +26,7 @@ def worker(concurrency: int | None, burst: bool, until_eof: bool) -> None:
 
     settings = WorkerSettings.from_env(concurrency=concurrency)
     configure_logs(settings.log_level, settings.log_format, reticent=settings.client.vault.on)
-    from threadline_worker.main import run_worker  # noqa: PLC0415
+    from threadline_worker.signals import run_worker  # noqa: PLC0415
 
     run_worker(settings, burst=burst, until_eof=until_eof)
 

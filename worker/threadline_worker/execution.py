@@ -17,6 +17,7 @@ from threadline import dispatch
 from threadline.contract.arq_message import Message, message_id
 from threadline.contract.keys import Keys
 from threadline.contract.states import Code, State
+from threadline.contract.traceparent import trace_id_of
 from threadline.errors import BackendUnavailable, CannotDecrypt, InvalidJob
 from threadline.ledger.custody import Claim, Custody, Due
 from threadline.ledger.database import Database
@@ -95,7 +96,11 @@ class Execution:
         """Never raises for what the job does; the outcome is in the ledger, or the lease was lost."""
         claim = self._run.claim
         with structlog.contextvars.bound_contextvars(
-            job_id=claim.job_id, thread_id=claim.thread_id, agent=claim.agent, epoch=claim.epoch
+            job_id=claim.job_id,
+            thread_id=claim.thread_id,
+            agent=claim.agent,
+            epoch=claim.epoch,
+            trace_id=trace_id_of(claim.job_id, claim.options.get("traceparent")),
         ):
             self._note_claim(claim)
             outcome = await self._outcome()

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import secrets
-import signal
 import socket
-import sys
-import threading
 import time
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from importlib.metadata import version
@@ -20,7 +15,7 @@ from typing import Any
 
 import structlog
 from arq.connections import ArqRedis
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry
 
 from threadline.contract.codec import dumps
 from threadline.environment import unknown_variables
@@ -47,8 +42,8 @@ from threadline_worker.retention.schedule import schedule_of
 from threadline_worker.runs import Runs
 from threadline_worker.settings import WorkerSettings
 from threadline_worker.sweep import Sweep
-from threadline_worker.telemetry.http import HealthServer
-from threadline_worker.telemetry.metrics import Metrics, QueueGauges
+from threadline_worker.telemetry.exposure import expose
+from threadline_worker.telemetry.metrics import Metrics
 from threadline_worker.webhooks.courier import SLOTS, Courier
 from threadline_worker.webhooks.outbox import Outbox
 from threadline_worker.webhooks.sender import Sender
@@ -61,8 +56,6 @@ log = structlog.get_logger(__name__)
 _LAST_WORDS_SECONDS = 20.0
 #: Leaving the list of workers is a courtesy.
 _GOODBYE_SECONDS = 3.0
-#: How long a worker of a dead `dev` or `demo` may take to end; what it has not given back is rescued at the next start.
-_ORPHAN_SECONDS = 2.0
 
 
 def new_worker_id() -> str:
@@ -87,8 +80,7 @@ class WorkerProcess:
         self._drain_began: float | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._runs = Runs(settings.concurrency)
-        self._registry = CollectorRegistry()
-        self._metrics = Metrics(self._registry)
+        self._metrics = Metrics(CollectorRegistry())
         self._queries = Queries(self._keys.schema, self._keys.checkpoints)
         self._agents = Agents(settings.agents, settings.env)
 
@@ -203,7 +195,7 @@ class WorkerProcess:
         self._sweep = Sweep(services, direct, rescuer, adoption)
         self._reports = services.courier.soon
         health = Health(self._runs, liveness, self._sweep, self._draining, loop_stall=settings.loop_stall)
-        self._expose(services, health, stack)
+        stack.callback(expose(services, self._runs, health, self._drained_for).stop)
         liveness.start()
         stack.push_async_callback(liveness.stop)
         intake = Intake(services, adoption, self._runs, self.worker_id, self._spawn)
@@ -298,41 +290,6 @@ class WorkerProcess:
         except (BackendUnavailable, TimeoutError) as error:
             log.warning("beat.failed", error=reason(error))  # rescuers find the silence
 
-    def _expose(self, services: Services, health: Health, stack: AsyncExitStack) -> None:
-        """/metrics, /healthz, /readyz: a taken default port is replaced by a free one, an explicit one is an error."""
-        loop = asyncio.get_running_loop()
-
-        def ask() -> dict[str, Any]:
-            try:
-                return dict(asyncio.run_coroutine_threadsafe(services.ledger.gauges(), loop).result(2.0))
-            except (BackendUnavailable, TimeoutError):
-                return {}
-
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=self._registry)
-        self._registry.register(QueueGauges(ask))
-        self._metrics.worker_slots.set(self._runs.slots)
-        self._metrics.worker_jobs_running.set_function(lambda: len(self._runs))
-        self._metrics.drain_seconds.set_function(self._drained_for)
-        for backend in ("redis", "postgres"):
-            self._metrics.backend_up.labels(backend=backend).set_function(partial(health.answers, backend))
-        for state in ("used", "idle"):
-            self._metrics.pool_connections.labels(state=state).set_function(partial(_pool_figure, services, state))
-        settings = self._settings
-        wanted = 9464 if settings.metrics_port is None else settings.metrics_port
-        try:
-            server = HealthServer(settings.metrics_host, wanted, self._registry, health.unhealthy, health.unready)
-        except OSError as error:
-            if settings.metrics_port is not None:
-                raise BackendUnavailable(
-                    f"THREADLINE_METRICS_PORT={wanted} cannot be listened on ({error.strerror}): choose another, or 0"
-                ) from error
-            server = HealthServer(settings.metrics_host, 0, self._registry, health.unhealthy, health.unready)
-            log.warning("worker.configuration", problem=f"port {wanted} is taken", using=server.port)
-        server.start()
-        stack.callback(server.stop)
-        log.info("worker.configuration", metrics=f"http://{settings.metrics_host}:{server.port}/metrics")
-
     def _drained_for(self) -> float:
         return 0.0 if self._drain_began is None else time.monotonic() - self._drain_began
 
@@ -360,57 +317,3 @@ class WorkerProcess:
         if not task.cancelled() and (error := task.exception()) is not None:
             # A run catches what its job does; this is a bug of ours, and the beat's comparison gives the job back.
             log.error("job.failed", exc_info=error)
-
-
-def _pool_figure(services: Services, state: str) -> float:
-    stats = services.checkpoints.get_stats()
-    idle = stats.get("pool_available", 0)
-    return float(idle if state == "idle" else stats.get("pool_size", 0) - idle)
-
-
-def run_worker(settings: WorkerSettings, *, burst: bool = False, until_eof: bool = False) -> None:
-    """Run a worker in this process until it has drained; SIGTERM and SIGINT drain, a second one stops at once.
-
-    With `until_eof` the end of standard input stops it too: whoever started it is gone.
-    """
-    executor = ThreadPoolExecutor(thread_name_prefix="threadline-sync")
-    asyncio.run(_with_signals(settings, executor, burst=burst, until_eof=until_eof))
-    # All is given back. A tool that blocks its thread must not hold the process, which would wait for it for ever.
-    leaving = threading.Thread(target=executor.shutdown, kwargs={"cancel_futures": True}, daemon=True)
-    leaving.start()
-    leaving.join(_GOODBYE_SECONDS)
-    if leaving.is_alive():
-        logging.shutdown()
-        os._exit(0)
-
-
-def _on_input(loop: asyncio.AbstractEventLoop, process: WorkerProcess) -> None:
-    """The end of standard input: the parent is dead and its servers with it, so nothing is waited for long."""
-    if not os.read(sys.stdin.fileno(), 4096):
-        loop.remove_reader(sys.stdin.fileno())
-        process.stop_now()
-        loop.call_later(_ORPHAN_SECONDS, os._exit, 1)
-
-
-async def _with_signals(
-    settings: WorkerSettings, executor: ThreadPoolExecutor, *, burst: bool, until_eof: bool
-) -> None:
-    process = WorkerProcess(settings, burst=burst)
-    loop = asyncio.get_running_loop()
-    loop.set_default_executor(executor)
-    received = 0
-
-    def on_signal() -> None:
-        nonlocal received
-        received += 1
-        (process.drain if received == 1 else process.stop_now)()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    if until_eof:
-        loop.add_reader(sys.stdin.fileno(), lambda: _on_input(loop, process))
-    try:
-        await process.run()
-    finally:
-        # asyncio.run waits for the default executor without a limit; run_worker waits for ours with one.
-        loop.set_default_executor(ThreadPoolExecutor(max_workers=1))

@@ -13,6 +13,7 @@ import msgspec
 
 from threadline.contract.codec import MAX_INPUT_BYTES, canonical, dumps, loads
 from threadline.contract.states import OnBusy, State
+from threadline.contract.traceparent import well_formed
 from threadline.contract.webhook import check_webhook_url
 from threadline.errors import InvalidJob
 
@@ -51,6 +52,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     `run_at` is a moment with zone or None (now); `expires` (enqueue to first claim) and `timeout` (running time,
     summed over pick-ups) are seconds or None (no limit; the worker's default), and so is `wait_expires` (until somebody
     answers; no limit). `webhook_url` is told of each end. `configurable` and `context` are the graph's, None for none.
+    `traceparent` (W3C) says which trace asked for the job; one that is not well-formed counts as none.
     """
 
     job_id: str
@@ -72,6 +74,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     wait_expires: float | None = None
     configurable: dict[str, Any] | None = None
     context: dict[str, Any] | None = None
+    traceparent: str | None = None
     v: int = _VERSION
 
     def check(self) -> JobRequest:
@@ -100,16 +103,17 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
             # As text: SQL looks for names in these options, and shall find none of a producer's own.
             "configurable": None if self.configurable is None else dumps(self.configurable).decode(),
             "context": None if self.context is None else dumps(self.context).decode(),
+            "traceparent": well_formed(self.traceparent),
         }
         return {**options, **{name: value for name, value in later.items() if value is not None}}
 
     def fingerprint(self, *, made_up_thread: bool = False) -> str:
         """Same request, same value: what an idempotency key is compared on.
 
-        The job id is left out, and so is the id of a thread that was made for this request. So are options that have
-        their default, or an option that a later version adds would make equal requests differ.
+        The job id is left out, the trace, and the id of a thread that was made for this request. So are options that
+        have their default, or an option that a later version adds would make equal requests differ.
         """
-        made_up = {"job_id", "v", *(("thread_id",) if made_up_thread else ())}
+        made_up = {"job_id", "v", "traceparent", *(("thread_id",) if made_up_thread else ())}
         usual = type(self)(job_id="", agent="", input=None, thread_id="").as_json()
         same = {
             name: value

@@ -23,6 +23,7 @@ _PLAIN_OPTIONS: Final = frozenset(
         "wait_expires",
         "operation",
         "thread_id",
+        "traceparent",
     }
 )
 #: Columns of JSON, and what the ledger's own statements write there, which says nothing.

@@ -1,0 +1,69 @@
+"""Runs a worker until it has drained: one signal is a soft stop, a second cuts, and no blocked tool holds the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from threadline_worker.main import WorkerProcess
+from threadline_worker.settings import WorkerSettings
+
+__all__ = ["run_worker"]
+
+#: How long threads of tools may take to end once all is given back.
+_THREADS_SECONDS = 3.0
+#: How long a worker of a dead `dev` or `demo` may take to end; what it has not given back is rescued at the next start.
+_ORPHAN_SECONDS = 2.0
+
+
+def run_worker(settings: WorkerSettings, *, burst: bool = False, until_eof: bool = False) -> None:
+    """Run a worker in this process until it has drained; SIGTERM and SIGINT drain, a second one stops at once.
+
+    With `until_eof` the end of standard input stops it too: whoever started it is gone.
+    """
+    executor = ThreadPoolExecutor(thread_name_prefix="threadline-sync")
+    asyncio.run(_with_signals(settings, executor, burst=burst, until_eof=until_eof))
+    # All is given back. A tool that blocks its thread must not hold the process, which would wait for it for ever.
+    leaving = threading.Thread(target=executor.shutdown, kwargs={"cancel_futures": True}, daemon=True)
+    leaving.start()
+    leaving.join(_THREADS_SECONDS)
+    if leaving.is_alive():
+        logging.shutdown()
+        os._exit(0)
+
+
+def _on_input(loop: asyncio.AbstractEventLoop, process: WorkerProcess) -> None:
+    """The end of standard input: the parent is dead and its servers with it, so nothing is waited for long."""
+    if not os.read(sys.stdin.fileno(), 4096):
+        loop.remove_reader(sys.stdin.fileno())
+        process.stop_now()
+        loop.call_later(_ORPHAN_SECONDS, os._exit, 1)
+
+
+async def _with_signals(
+    settings: WorkerSettings, executor: ThreadPoolExecutor, *, burst: bool, until_eof: bool
+) -> None:
+    process = WorkerProcess(settings, burst=burst)
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(executor)
+    received = 0
+
+    def on_signal() -> None:
+        nonlocal received
+        received += 1
+        (process.drain if received == 1 else process.stop_now)()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    if until_eof:
+        loop.add_reader(sys.stdin.fileno(), lambda: _on_input(loop, process))
+    try:
+        await process.run()
+    finally:
+        # asyncio.run waits for the default executor without a limit; run_worker waits for ours with one.
+        loop.set_default_executor(ThreadPoolExecutor(max_workers=1))
