@@ -12,7 +12,7 @@ common="--universal --python-version 3.11 --generate-hashes --no-emit-index-url 
     --custom-compile-command deploy/docker/lock.sh --constraints requirements.lock"
 
 # shellcheck disable=SC2086 # words, not one word
-$uv pip compile $common --extra worker --extra anthropic --extra openai --extra tavily pyproject.toml \
+$uv pip compile $common --extra worker --extra anthropic --extra openai --extra tavily --extra tracing pyproject.toml \
     -o "$here/requirements.lock"
 # shellcheck disable=SC2086
 echo hatchling | $uv pip compile $common - -o "$here/build.lock"
