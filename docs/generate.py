@@ -19,13 +19,14 @@ from prometheus_client import CollectorRegistry
 
 from threadline import errors
 from threadline.environment import VARIABLES
+from threadline.metrics import jobs_enqueued
 from threadline_worker.telemetry.log_events import LOG_EVENTS
 from threadline_worker.telemetry.metrics import Metrics, QueueGauges
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 GUARANTEES: Final = "docs/guarantees.md"
 _TEST: Final = re.compile(r"^ *(?:async )?def (test_((?:[LOFVRP]\d_)+)\w+)", re.MULTILINE)
-_RULE_ROW: Final = re.compile(r"^\| ([LOFVRP]\d) \| (.+) \| [^|]* \|$", re.MULTILINE)
+_RULE_ROW: Final = re.compile(r"^\| ([LOFVRP]\d) \| (.+) \|[^|]*\|$", re.MULTILINE)
 
 
 def configuration() -> str:
@@ -46,13 +47,14 @@ def log_events() -> str:
 
 
 def metrics() -> str:
-    """Every metric of a worker, from the registry that it serves."""
+    """Every metric of a worker, from the registry that it serves, and a producer's own."""
     return _table(("metric", "type", "labels", "meaning"), sorted(_metric_rows()))
 
 
 def _metric_rows() -> Iterator[tuple[str, str, str, str]]:
     made = Metrics(CollectorRegistry())
     collectors: list[Any] = [*(value for value in vars(made).values() if hasattr(value, "describe")), QueueGauges(dict)]
+    collectors.append(jobs_enqueued(made.registry).counter)
     for collector in collectors:
         for family in collector.describe():
             # A metric names its labels nowhere in public before it has a sample.

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from psycopg import AsyncConnection
 
@@ -28,7 +28,11 @@ from threadline.contract.waiting import Waiting
 from threadline.job import Job
 from threadline.ledger.answers import Answer
 from threadline.ledger.ledger import Snapshot, on_busy
+from threadline.metrics import jobs_enqueued
 from threadline.settings import ClientSettings
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 __all__ = ["Client"]
 
@@ -40,7 +44,10 @@ class Client:
 
     `redis_url` and `database_url` are the two servers; with Redis alone a client enqueues, follows and awaits results,
     everything else raises NeedsDatabase. Connections open on first use. Use it as an async context manager, or call
-    `aclose()`. Raises ConfigurationError when neither server is named or a URL cannot be read.
+    `aclose()`. With `metrics`, a registry of prometheus-client, `threadline_jobs_enqueued_total{agent}` counts the jobs
+    that this client makes. `queues` maps agents, and users as `user:ID`, to the queues that their jobs wait in (instead of
+    THREADLINE_QUEUES). Raises ConfigurationError when neither server is named, a URL cannot be read, or a queue's name is
+    none.
     """
 
     def __init__(
@@ -49,8 +56,12 @@ class Client:
         redis_url: str | None = None,
         database_url: str | None = None,
         settings: ClientSettings | None = None,
+        metrics: CollectorRegistry | None = None,
+        queues: Mapping[str, str] | None = None,
     ) -> None:
-        self._connect(Backends(named(settings, redis_url, database_url)))
+        backends = Backends(named(settings, redis_url, database_url, queues))
+        backends.enqueued = None if metrics is None else jobs_enqueued(metrics)
+        self._connect(backends)
 
     def _connect(self, backends: Backends) -> None:
         """Put the roles together; `threadline.testing` does so over a ledger in memory."""
@@ -65,9 +76,9 @@ class Client:
         self._care = Care(backends)
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str] = os.environ) -> Client:
+    def from_env(cls, env: Mapping[str, str] = os.environ, *, metrics: CollectorRegistry | None = None) -> Client:
         """A client of the environment's servers. Raises ConfigurationError that names the variable."""
-        return cls(settings=ClientSettings.from_env(env))
+        return cls(settings=ClientSettings.from_env(env), metrics=metrics)
 
     async def __aenter__(self) -> Self:
         return self
@@ -103,6 +114,8 @@ class Client:
         wait_expires: float | timedelta | None = None,
         configurable: dict[str, Any] | None = None,
         context: dict[str, Any] | None = None,
+        traceparent: str | None = None,
+        queue: str | None = None,
     ) -> Job:
         """Store a job and hand it to the workers; the job exists once this returns (or once `connection` commits).
 
@@ -110,9 +123,11 @@ class Client:
         is enqueue, reject, interrupt or rollback. `expires` (until the first claim) and `timeout` (running time) are
         seconds or timedelta; so is `wait_expires`, after which a question that nobody has answered ends the job as
         `cancelled/expired`. `webhook_url` is told of each end of the job. `configurable` and `context` are what the
-        graph reads under these names; thread, user and job in them are always ours. Raises InvalidJob, UnknownAgent,
-        ThreadBusy, ThreadOwnedByAnother, BackendUnavailable, NotMigrated, NeedsDatabase. After BackendUnavailable it is
-        safe to repeat with the same `idempotency_key`.
+        graph reads under these names; thread, user and job in them are always ours. `traceparent` (W3C) is the trace that
+        the job belongs to, by default the current OpenTelemetry span's. `queue` is where the job waits for a worker
+        that serves it (None: as the client's `queues` say, else `default`), for as long as none does. Raises
+        InvalidJob, UnknownAgent, ThreadBusy, ThreadOwnedByAnother, BackendUnavailable, NotMigrated, NeedsDatabase.
+        After BackendUnavailable it is safe to repeat with the same `idempotency_key`.
         """
         new_id = self._submission.new_id
         request = JobRequest(
@@ -135,6 +150,8 @@ class Client:
             wait_expires=seconds("wait_expires", wait_expires),
             configurable=configurable,
             context=context,
+            traceparent=traceparent,
+            queue=queue,
         ).check()
         job_id, on_thread = await self._submission.submit(
             request, made_up_thread=thread_id is None, connection=connection
@@ -163,9 +180,10 @@ class Client:
         thread_id: str | None = None,
         user_id: str | None = None,
         limit: int = 50,
+        queue: str | None = None,
     ) -> list[JobStatus]:
         """Jobs that match, newest first. Raises InvalidJob for an unknown state, NeedsDatabase."""
-        return await self._control.jobs(state, thread_id, user_id, limit)
+        return await self._control.jobs(state, thread_id, user_id, limit, queue=queue)
 
     async def retry(self, job_id: str, *, user_id: str | None = None) -> Job:
         """Continue a failed or cancelled job from its last checkpoint, as the same job with a new epoch.

@@ -47,6 +47,10 @@ VARIABLES: Final = (
     Variable("THREADLINE_ENCRYPTION_PLAINTEXT", "read: what was never sealed is read, too, for a migration", "refuse"),
     Variable("THREADLINE_WEBHOOK_SECRETS", "whsec_…,…: all sign webhooks, the newest first", "webhooks are held"),
     Variable("THREADLINE_WEBHOOK_ALLOW", "hosts and networks (CIDR) inside that webhooks may reach, also by http", "–"),
+    Variable(
+        "THREADLINE_QUEUES", "AGENT=QUEUE,user:ID=QUEUE,…: where a producer's jobs wait; a user's rule wins", "default"
+    ),
+    Variable("THREADLINE_WORKER_QUEUES", "QUEUE,…: which a worker serves", "those of THREADLINE_QUEUES and default"),
     Variable("THREADLINE_NAMESPACE", "first word of every Redis key, and the Postgres schema", "threadline"),
     Variable("THREADLINE_RECURSION_LIMIT", "super-steps of one run before it is stopped", "500"),
     Variable("THREADLINE_EMBEDDED", "wheels or path: where dev and demo may take the servers from", "both"),

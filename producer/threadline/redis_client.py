@@ -1,8 +1,9 @@
-"""Connections to Redis with a time limit on everything, from the URL as redis-py reads it (TLS, ACL users, options)."""
+"""Connections to Redis with a time limit on everything, from a URL: redis-py's (TLS, ACL users, options) or Sentinels'."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
@@ -12,34 +13,54 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
 from threadline.errors import ConfigurationError
+from threadline.redis_sentinel import connect_sentinel, is_sentinel_url
 
-__all__ = ["REDIS_ERRORS", "connect_redis", "reason", "uncancelled"]
+__all__ = ["CLUSTER", "REDIS_ERRORS", "connect_redis", "is_cluster", "reason", "uncancelled"]
 
 T = TypeVar("T")
 
 #: What a Redis that is away, full, loading or a replica raises; OSError where a name does not resolve.
 REDIS_ERRORS = (exceptions.RedisError, OSError, TimeoutError)
+#: One enqueue writes the queue and a message, in one transaction: in a cluster these are on different nodes.
+CLUSTER = (
+    "REDIS_URL is a Redis Cluster, where arq's transactions over several keys are refused: use a server without cluster"
+    " mode, one primary with replicas and Sentinel (docs/operations.md)"
+)
+#: redis-py gives these errors of a cluster's node no class of their own; in a pipeline they stand behind its words.
+_CLUSTERS_OWN = re.compile(r"\b(?:(?:MOVED|ASK) \d+ \S+:\d|CROSSSLOT |CLUSTERDOWN )")
 
 
 def connect_redis(url: str, *, kind: type[Redis] = Redis, **options: Any) -> Any:
-    """A client that connects on first use. Raises ConfigurationError for an URL that redis-py cannot read."""
+    """A client that connects on first use, to `redis://`, `rediss://`, `unix://` or `redis[s]+sentinel://`.
+
+    Raises ConfigurationError for an URL that cannot be read.
+    """
     settings: dict[str, Any] = {
         # Measured (findings.md): without socket_timeout a black-holed connection hung for as long as one looked.
         "socket_timeout": 5.0,
         "socket_connect_timeout": 3.0,
         "socket_keepalive": True,
         "health_check_interval": 15,
-        "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), 2),
         **options,
     }
     try:
-        return kind.from_url(url, **settings)
+        if is_sentinel_url(url):
+            return connect_sentinel(url, kind=kind, **settings)
+        return kind.from_url(url, **{"retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), 2), **settings})
     except ValueError:
         # `from None`: the standard library's message quotes what it took for the port, a piece of the password.
         raise ConfigurationError(
-            "REDIS_URL is not a URL that redis-py reads: use redis://[user:password@]host:port/0, rediss:// or unix://,"
-            " special characters in the password as %XX"
+            "REDIS_URL is not a URL that redis-py reads: use redis://[user:password@]host:port/0, rediss://, unix:// or"
+            " redis+sentinel://[user:password@]host:26379,host:26379/PRIMARY/0, special characters in the password as %XX"
         ) from None
+
+
+async def is_cluster(client: Redis) -> bool:
+    """Whether the server runs in cluster mode; False where INFO is refused. Raises redis' errors."""
+    try:
+        return bool((await client.info("cluster")).get("cluster_enabled"))
+    except exceptions.NoPermissionError:
+        return False
 
 
 async def uncancelled(call: Awaitable[T]) -> T:
@@ -57,4 +78,6 @@ async def uncancelled(call: Awaitable[T]) -> T:
 
 def reason(error: BaseException) -> str:
     """An error of Redis as one line for people. redis-py's messages name host and port, never the password."""
+    if isinstance(error, exceptions.ResponseError) and _CLUSTERS_OWN.search(str(error)):
+        return CLUSTER
     return " ".join(str(error).split()) or type(error).__name__

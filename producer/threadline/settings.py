@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from threadline.contract.keys import Keys
+from threadline.contract.queues import QueueMap, parse_queue_map
 from threadline.contract.signature import parse_keys
 from threadline.contract.user_names import UserNames
 from threadline.encryption.settings import vault_from_env
@@ -18,7 +19,10 @@ __all__ = ["ClientSettings"]
 
 
 class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`redis_url` and `database_url` are None when unset; `lease_seconds` says when a silent worker is not counted."""
+    """`redis_url` and `database_url` are None when unset; `lease_seconds` says when a silent worker is not counted.
+
+    `queues` says where jobs wait.
+    """
 
     redis_url: str | None = None
     database_url: str | None = None
@@ -29,6 +33,7 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
     event_ttl_seconds: int = 86_400
     event_max: int = 10_000
     user_names: UserNames = UserNames()
+    queues: QueueMap = QueueMap()
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> ClientSettings:
@@ -43,4 +48,5 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True):
             event_ttl_seconds=int(number(env, "THREADLINE_EVENT_TTL_SECONDS", 86_400, least=1)),
             event_max=int(number(env, "THREADLINE_EVENT_MAX", 10_000, least=1)),
             user_names=UserNames.from_env(env),
+            queues=parse_queue_map(env.get("THREADLINE_QUEUES", "")),
         )

@@ -24,7 +24,7 @@ from concurrent.futures import Future
 from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from psycopg import AsyncConnection, Connection
 
@@ -39,6 +39,9 @@ from threadline.job import Job as AsyncJob
 from threadline.ledger.lent import Lent
 from threadline.portal import Portal
 from threadline.settings import ClientSettings
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 __all__ = ["Client", "Job"]
 
@@ -61,7 +64,10 @@ class Client:
 
     `redis_url` and `database_url` are the two servers; with Redis alone a client enqueues, follows and awaits results,
     everything else raises NeedsDatabase. Connections open on first use, in every process anew. Use it as a context
-    manager, or call `close()`. Raises ConfigurationError when neither server is named or a URL cannot be read.
+    manager, or call `close()`. With `metrics`, a registry of prometheus-client, `threadline_jobs_enqueued_total{agent}`
+    counts in it the jobs that this client makes. `queues` maps agents, and users as `user:ID`, to the queues that their
+    jobs wait in (instead of THREADLINE_QUEUES). Raises ConfigurationError when neither server is named, a URL cannot be
+    read, or a queue's name is none.
     """
 
     def __init__(
@@ -70,15 +76,18 @@ class Client:
         redis_url: str | None = None,
         database_url: str | None = None,
         settings: ClientSettings | None = None,
+        metrics: CollectorRegistry | None = None,
+        queues: Mapping[str, str] | None = None,
     ) -> None:
-        make = partial(AsyncClient, redis_url=redis_url, database_url=database_url, settings=settings)
+        servers: dict[str, Any] = {"redis_url": redis_url, "database_url": database_url, "settings": settings}
+        make = partial(AsyncClient, **servers, metrics=metrics, queues=queues)
         make()  # raises what is wrong with the arguments here, not at the first call
         self._portal = Portal(make, AsyncClient.aclose)
 
     @classmethod
     @_same(AsyncClient.from_env)
-    def from_env(cls, env: Mapping[str, str] = os.environ) -> Client:
-        return cls(settings=ClientSettings.from_env(env))
+    def from_env(cls, env: Mapping[str, str] = os.environ, *, metrics: CollectorRegistry | None = None) -> Client:
+        return cls(settings=ClientSettings.from_env(env), metrics=metrics)
 
     def __enter__(self) -> Self:
         return self
@@ -115,6 +124,8 @@ class Client:
         wait_expires: float | timedelta | None = None,
         configurable: dict[str, Any] | None = None,
         context: dict[str, Any] | None = None,
+        traceparent: str | None = None,
+        queue: str | None = None,
     ) -> Job:
         lent = None if connection is None else self._lend(connection)
         ask = partial(
@@ -139,6 +150,8 @@ class Client:
             wait_expires=wait_expires,
             configurable=configurable,
             context=context,
+            traceparent=traceparent,
+            queue=queue,
         )
         job = self._portal.call(ask, meanwhile=None if lent is None else partial(_serve, lent))
         return Job(self, job.job_id, job.thread_id, user_id)
@@ -156,8 +169,10 @@ class Client:
         thread_id: str | None = None,
         user_id: str | None = None,
         limit: int = 50,
+        queue: str | None = None,
     ) -> list[JobStatus]:
-        return self._call(partial(AsyncClient.jobs, state=state, thread_id=thread_id, user_id=user_id, limit=limit))
+        matching: dict[str, Any] = {"state": state, "thread_id": thread_id, "user_id": user_id, "queue": queue}
+        return self._call(partial(AsyncClient.jobs, **matching, limit=limit))
 
     @_same(AsyncClient.retry)
     def retry(self, job_id: str, *, user_id: str | None = None) -> Job:

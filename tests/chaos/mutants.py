@@ -1,35 +1,25 @@
 """Ways to break the promise, each a small change of the package, and the tests that must notice.
 
-`old` must stand in the file exactly once: a mutant that no longer applies is an error, not a pass.
+Each rule of docs/guarantees.md has one or more; what they look like and how they are applied is in `mutation`.
 """
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
-__all__ = ["MUTANTS", "SHORT", "Mutant", "applied", "mutated"]
+from mutation import Mutant
 
-_HOUSE: Final = Path(__file__).parent.parent.parent
+__all__ = ["MUTANTS", "SHORT"]
+
 _CUSTODY = "producer/threadline/ledger"
 _WORKER = "worker/threadline_worker"
 _FENCE = "tests/integration/test_fence.py"
 _LEDGER = "tests/integration/test_ledger.py"
 _ENQUEUE = "tests/integration/test_enqueue.py"
 _LIVE = "tests/integration/test_liveness.py"
+_INTERNAL = "tests/integration/test_internal_jobs.py"
 _CHAOS = "tests/chaos/test_chaos.py"
 _RULES = "tests/chaos/test_rules.py"
-
-
-class Mutant(NamedTuple):
-    """`test` is what must fail: pytest's node id."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-    test: str
 
 
 _CHECK = """                if pipeline:
@@ -233,6 +223,20 @@ MUTANTS: Final = (
         f"{_ENQUEUE}::test_L2_an_equal_enqueue_in_a_race_gets_the_first_job",
     ),
     Mutant(
+        "L3: a message is sent before the caller commits",
+        "producer/threadline/calls/submit.py",
+        "if connection is None and stored.created and stored.head:",
+        "if stored.created and stored.head:",
+        f"{_ENQUEUE}::test_L3_a_committed_job_is_notified_and_not_sent",
+    ),
+    Mutant(
+        "L3: an error inside takes the caller's transaction with it",
+        "producer/threadline/ledger/ledger.py",
+        "async with connection.transaction(), connection.cursor(",
+        "async with connection.cursor(",
+        f"{_ENQUEUE}::test_L3_an_error_inside_is_undone_to_the_savepoint",
+    ),
+    Mutant(
         "L4: what was lost or given back is not dispatched again",
         f"{_WORKER}/sweep.py",
         "steps = [self._restore, self._adopt, self._dispatch]",
@@ -268,6 +272,20 @@ MUTANTS: Final = (
         f"{_CHAOS}::test_L7_a_memory_bomb_is_found_out_and_its_neighbours_only_restart",
     ),
     Mutant(
+        "L9: an update of a state is not fenced",
+        f"{_WORKER}/internal/atomic_saver.py",
+        "                await connection.execute(self._check, self._fence)\n",
+        "",
+        f"{_INTERNAL}::test_L9_a_stale_worker_changes_nothing",
+    ),
+    Mutant(
+        "L9: a fork is not fenced",
+        f"{_WORKER}/internal/fork.py",
+        '        await connection.execute(scope.queries["fence"], scope.fence)\n',
+        "",
+        f"{_INTERNAL}::test_L9_a_stale_worker_changes_nothing",
+    ),
+    Mutant(
         "O2: a thread that waits for a person takes the next job",
         f"{_CUSTODY}/schema/0001_ledger.sql",
         "AND (before.state IN ('queued', 'running') OR (before.state = 'interrupted' AND before.answered_by IS NULL))",
@@ -288,6 +306,21 @@ MUTANTS: Final = (
         "if not self._may_publish():",
         "if False:",
         "tests/unit/test_publisher.py::test_P3_nothing_is_published_while_the_own_beat_is_older_than_the_lease",
+    ),
+    Mutant(
+        "R3: a tool's key is another one in another process",
+        f"{_WORKER}/once.py",
+        "dumps([thread_id, task_id, *call, *parts])",
+        "dumps([thread_id, task_id, __import__('os').getpid(), *call, *parts])",
+        "tests/integration/test_step_in_flight.py"
+        "::test_R3_a_tool_that_was_killed_has_the_same_key_again_and_no_other_has_it",
+    ),
+    Mutant(
+        "R3: parallel calls of a task share a key",
+        f"{_WORKER}/once.py",
+        "dumps([thread_id, task_id, *call, *parts])",
+        "dumps([thread_id, task_id, *parts])",
+        "tests/unit/test_docs_tools.py::test_R3_a_key_is_made_of_thread_task_call_and_parts",
     ),
     Mutant(
         "V1: the beat waits for the main loop",
@@ -336,19 +369,3 @@ SHORT: Final = (
     "R2: the decision looks at state.next",
     "R2: a pick-up starts from the input again",
 )
-
-
-def mutated(mutant: Mutant) -> str:
-    """The file with the change. Raises AssertionError if the file has changed so that the mutant no longer applies."""
-    text = (_HOUSE / mutant.file).read_text()
-    if text.count(mutant.old) != 1:
-        raise AssertionError(f"{mutant.name}: {mutant.file} has changed; write the mutant anew:\n{mutant.old}")
-    return text.replace(mutant.old, mutant.new)
-
-
-def applied(mutant: Mutant, folder: Path) -> list[Path]:
-    """A private copy of the package with the change; the folders to put first on PYTHONPATH."""
-    for part in ("producer", "worker"):
-        shutil.copytree(_HOUSE / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / mutant.file).write_text(mutated(mutant))
-    return [folder / "producer", folder / "worker"]

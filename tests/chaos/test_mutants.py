@@ -6,6 +6,7 @@ Some of them here; all of them with ALL_MUTANTS=1, or by `python tests/chaos/tes
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # this folder is no package
-from mutants import MUTANTS, SHORT, Mutant, applied, mutated
+from mutants import MUTANTS, SHORT
+from mutation import Mutant, applied, mutated
 
 _HOUSE = Path(__file__).parent.parent.parent
 _ALL = bool(os.environ.get("ALL_MUTANTS"))
@@ -29,6 +31,12 @@ def test_a_mutant_is_noticed(mutant: Mutant, tmp_path: Path) -> None:
 
 def test_the_short_list_names_mutants() -> None:
     assert set(SHORT) <= {mutant.name for mutant in MUTANTS}
+
+
+def test_each_rule_that_the_guarantees_name_has_a_mutant() -> None:
+    page = (_HOUSE / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    rules = set(re.findall(r"^\| ([LOFVRP]\d) \|", page, re.MULTILINE))
+    assert rules - {mutant.name.partition(":")[0] for mutant in MUTANTS} == set()
 
 
 def test_all_mutants_still_apply_and_name_a_test() -> None:

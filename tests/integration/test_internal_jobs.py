@@ -8,10 +8,12 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg import AsyncCursor
 
 from support.desk import Desk, desk_on
 from support.gates import until
@@ -23,9 +25,10 @@ from threadline import Client, JobFailed, ThreadBusy
 from threadline.contract.job import new_id
 from threadline.contract.states import Code, State
 from threadline.ledger.custody import Claim
+from threadline.ledger.database import Database
 from threadline.ledger.internal import Asked, InternalJobs
 from threadline_worker.agents.registry import Agent
-from threadline_worker.checkpoints import LeaseLost
+from threadline_worker.checkpoints import CheckpointsAway, LeaseLost
 from threadline_worker.internal.fork import fork
 from threadline_worker.internal.operate import OPERATIONS
 from threadline_worker.internal.scope import Scope
@@ -52,6 +55,12 @@ def asked(operation: str, thread: str, target: str | None = None, **arguments: A
     return Asked(operation, thread, target or thread, arguments, None, None, 60)
 
 
+#: Whoever writes a checkpoint needs longer than the limit of the test's worker.
+_SLEEPY = """
+CREATE OR REPLACE FUNCTION sleepy() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM pg_sleep(1.2); RETURN NULL; END $$;
+CREATE TRIGGER sleepy AFTER INSERT ON checkpoints EXECUTE FUNCTION sleepy();
+"""
 UPDATE = {"values": {"lines": ["by hand"]}, "as_node": None}
 
 
@@ -195,8 +204,49 @@ async def test_L9_a_stale_worker_changes_nothing(shared: str, tmp_path: Path, mo
         assert desk.view.rows(made, again.job_id) == [{"n": 1}]
 
 
+async def test_F3_a_fork_may_copy_for_longer_than_a_write_and_its_lock_may_not_stand(
+    shared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_GATES", str(tmp_path))
+    emptied(shared)
+    execute, go_on = AsyncCursor.execute, asyncio.Event()
+
+    async def paused(cursor: Any, query: Any, *args: Any, **more: Any) -> Any:
+        found = await execute(cursor, query, *args, **more)
+        if "assert_fence" in str(query):
+            await go_on.wait()
+        return found
+
+    options = "-c search_path=threadline,public"
+    async with (
+        desk_on(shared) as desk,
+        Database(shared, application_name="slow", transaction_timeout=1, options=options) as slow,
+    ):
+        await slow.ready()
+        first = await desk.claim("t")
+        await _compiled(desk, first).ainvoke({"lines": ["turn 0"], "seen": []}, {"configurable": {"thread_id": "t"}})
+        await desk.ledger.finish(first, State.SUCCEEDED, result={})
+        desk.view.rows("""UPDATE workers SET agents = '{"steps": {}}'""")
+        forking = replace(await _scope(desk, "fork", "t", "t2", checkpoint_id=None), checkpoints=slow.pool)
+        desk.view.rows(_SLEEPY)
+        try:
+            monkeypatch.setattr(AsyncCursor, "execute", paused)
+            copying = asyncio.create_task(fork(forking, {"checkpoint_id": None}))
+            locked = "SELECT 1 FROM pg_locks WHERE relation = 'jobs'::regclass AND mode = 'RowShareLock'"
+            await until(lambda: desk.view.rows(locked) or None, "it has copied, and holds the job's row", limit=5)
+            await until(lambda: not desk.view.rows(locked) or None, "the server has ended it", limit=5)
+            go_on.set()
+            with pytest.raises(CheckpointsAway):
+                await copying
+            assert (await fork(forking, {"checkpoint_id": None}))["thread_id"] == "t2"
+        finally:
+            desk.view.rows("DROP TRIGGER sleepy ON checkpoints")
+        copied = "SELECT count(*) AS n FROM checkpoints WHERE thread_id = %s"
+        assert desk.view.rows(copied, "t2") == desk.view.rows(copied, "t") != [{"n": 0}]
+
+
 #: In the middle of the transaction, and behind its commit; SWEEP=all kills at every point.
-POINTS = {"update_state": ["6", "8"], "fork": ["2", "4"], "compact": ["9", "16"]}
+POINTS = {"update_state": ["6", "8"], "fork": ["6", "8"], "compact": ["9", "16"]}
 
 
 @pytest.mark.parametrize("operation", ["update_state", "fork", "compact"])

@@ -18,6 +18,12 @@ def test_every_rule_of_the_design_is_there() -> None:
     assert told == rules
 
 
+def test_no_rule_is_without_a_test() -> None:
+    rows = dict(re.findall(r"^\| ([LOFVRP]\d) \| .+ \|([^|]*)\|$", _TEXT, re.MULTILINE))
+    assert len(rows) == sum(_COUNTS.values())
+    assert [rule for rule, tests in rows.items() if "`tests/" not in tests] == []
+
+
 def test_every_test_that_is_named_exists() -> None:
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", _TEXT)
     assert len(named) > 10

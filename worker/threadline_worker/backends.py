@@ -14,10 +14,10 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
 from threadline.contract.keys import Keys
-from threadline.errors import BackendUnavailable, NotMigrated
+from threadline.errors import BackendUnavailable, ConfigurationError, NotMigrated
 from threadline.ledger.database import Database
 from threadline.ledger.migrate import check_migrated, lock_key, migrate
-from threadline.redis_client import REDIS_ERRORS, reason
+from threadline.redis_client import CLUSTER, REDIS_ERRORS, is_cluster, reason
 from threadline_worker.checkpoint_schema import check_checkpoints, make_room
 
 __all__ = ["migrate_all", "wait_for_servers"]
@@ -29,7 +29,10 @@ START_SECONDS = 30.0
 
 
 async def wait_for_servers(redis: Any, database: Database, keys: Keys, *, limit: float = START_SECONDS) -> None:
-    """Return once Redis answers and Postgres is migrated. Raises BackendUnavailable after `limit` s, NotMigrated."""
+    """Return once Redis answers and Postgres is migrated.
+
+    Raises BackendUnavailable after `limit` s, NotMigrated, and ConfigurationError for a Redis Cluster.
+    """
     deadline = time.monotonic() + limit
     delay = 0.25
     while True:
@@ -50,8 +53,11 @@ async def wait_for_servers(redis: Any, database: Database, keys: Keys, *, limit:
 async def _check(redis: Any, database: Database, keys: Keys) -> None:
     try:
         await redis.ping()
+        clustered = await is_cluster(redis)
     except REDIS_ERRORS as error:
         raise BackendUnavailable(f"Redis: {reason(error)}") from error
+    if clustered:
+        raise ConfigurationError(CLUSTER)
     async with database.connection() as connection:
         await check_migrated(connection, keys)
         await check_checkpoints(connection, keys)

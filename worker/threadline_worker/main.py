@@ -80,9 +80,9 @@ class WorkerProcess:
         self._drain_began: float | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._runs = Runs(settings.concurrency)
-        self._metrics = Metrics(CollectorRegistry())
         self._queries = Queries(self._keys.schema, self._keys.checkpoints)
         self._agents = Agents(settings.agents, settings.env)
+        self._metrics = Metrics(CollectorRegistry(), self._agents.names)
 
     def drain(self) -> None:
         """Take no new jobs, stop each run at its next super-step, give all back."""

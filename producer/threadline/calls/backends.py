@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 from redis.asyncio import Redis
 
 from threadline.contract.keys import Keys
+from threadline.contract.queues import as_queue_map
 from threadline.errors import BackendUnavailable, ConfigurationError, NeedsDatabase
 from threadline.ledger.database import Database
 from threadline.ledger.ledger import Ledger
 from threadline.ledger.sql import Queries
 from threadline.log.append import EventLog
+from threadline.metrics import JobsEnqueued
 from threadline.redis_client import connect_redis
 from threadline.settings import ClientSettings
 
@@ -20,8 +24,11 @@ __all__ = ["Backends", "named"]
 class Backends:
     """`redis` and `log` are None without a redis_url, `database` and `ledger` without a database_url.
 
-    Raises ConfigurationError when neither server is named or a URL cannot be read.
+    `enqueued` counts the jobs that are made here, where somebody wants to know. Raises ConfigurationError when neither
+    server is named or a URL cannot be read.
     """
+
+    enqueued: JobsEnqueued | None = None
 
     def __init__(self, settings: ClientSettings) -> None:
         if not (settings.redis_url or settings.database_url):
@@ -62,6 +69,11 @@ class Backends:
             raise BackendUnavailable(f"{what} come through Redis: set REDIS_URL or give the client a redis_url")
         return self.redis
 
+    def count_enqueued(self, agent: str) -> None:
+        """A job of this agent was made."""
+        if self.enqueued is not None:
+            self.enqueued.count(agent)
+
     async def aclose(self) -> None:
         """Close all connections; safe to call twice."""
         try:
@@ -72,11 +84,17 @@ class Backends:
                 await self.redis.aclose()
 
 
-def named(settings: ClientSettings | None, redis_url: str | None, database_url: str | None) -> ClientSettings:
-    """The settings with the servers that the caller named."""
+def named(
+    settings: ClientSettings | None,
+    redis_url: str | None,
+    database_url: str | None,
+    queues: Mapping[str, str] | None = None,
+) -> ClientSettings:
+    """The settings with the servers and the map of queues that the caller named."""
     settings = settings or ClientSettings()
     return msgspec.structs.replace(
         settings,
         redis_url=redis_url or settings.redis_url,
         database_url=database_url or settings.database_url,
+        queues=settings.queues if queues is None else as_queue_map(queues),
     )

@@ -8,6 +8,7 @@ from threadline.calls.announce import Announcer
 from threadline.calls.backends import Backends
 from threadline.contract.codec import dumps
 from threadline.contract.job import JobStatus, check_id, check_thread_id, check_user_id
+from threadline.contract.queues import check_queue
 from threadline.contract.states import State, Transition
 from threadline.errors import InvalidJob
 from threadline.ledger.ledger import Snapshot
@@ -30,13 +31,16 @@ class Control:
         ledger = self._backends.need_ledger("status()")
         return await ledger.snapshot(check_id("job id", job_id), user_id=user_id)
 
-    async def jobs(self, state: str | None, thread_id: str | None, user_id: str | None, limit: int) -> list[JobStatus]:
+    async def jobs(
+        self, state: str | None, thread_id: str | None, user_id: str | None, limit: int, *, queue: str | None = None
+    ) -> list[JobStatus]:
         """Jobs that match, newest first. Raises InvalidJob for an unknown state."""
         ledger = self._backends.need_ledger("jobs()")
         return await ledger.jobs(
             state=_state(state),
             thread_id=None if thread_id is None else check_thread_id(thread_id),
             user_id=None if user_id is None else check_user_id(user_id),
+            queue=None if queue is None else check_queue(queue),
             limit=max(1, min(limit, _MOST_LISTED)),
         )
 

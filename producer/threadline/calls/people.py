@@ -44,6 +44,8 @@ class People:
             idempotency_key=None if idempotency_key is None else check_key(idempotency_key),
             dispatching=self._backends.redis is not None,
         )
+        if stored.created:
+            self._backends.count_enqueued(row["agent"])
         if stored.created and stored.head:
             await self._submission.dispatch(ledger, stored, row["agent"])
         return stored.job_id, stored.thread_id, row["user_id"]

@@ -105,13 +105,15 @@ class Pruning:
         """The ended job; None: it was not idle any more, or nobody has its agent."""
         job_id = new_id()
         redis = self._redis
-        outcome = await self._retention.hold(job_id, thread_id, age, waiting=waiting, dispatching=redis is not None)
+        outcome, queue = await self._retention.hold(
+            job_id, thread_id, age, waiting=waiting, dispatching=redis is not None
+        )
         if outcome != "created":
             return None
         if redis is not None:
             message = arq_message.Message(arq_message.message_id(job_id, 0, 1), [job_id], int(time.time() * 1000))
             with suppress(*REDIS_ERRORS):  # the sweep finds that it was lost
-                await dispatch.send(redis, self._keys, [message])
+                await dispatch.send(redis, self._keys, [message], queue=queue)
         try:
             answer = await self._answered(job_id)
         except BaseException:

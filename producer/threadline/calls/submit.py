@@ -7,14 +7,17 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from msgspec import structs
 from psycopg import AsyncConnection
 
 from threadline import dispatch
 from threadline.calls.announce import Announcer
 from threadline.calls.backends import Backends
+from threadline.calls.traces import enqueueing
 from threadline.contract import arq_message
 from threadline.contract.codec import canonical
 from threadline.contract.job import JobRequest, new_id
+from threadline.contract.queues import DEFAULT_QUEUE
 from threadline.contract.signature import sign
 from threadline.encryption.wire import sealed_message_job
 from threadline.errors import BackendUnavailable, NeedsDatabase
@@ -42,19 +45,31 @@ class Submission:
         self, request: JobRequest, *, made_up_thread: bool, connection: AsyncConnection[Any] | None
     ) -> tuple[str, str]:
         """Store the job, or find the one that its key names; its job id and thread id. Raises as `Client.enqueue`."""
+        with enqueueing(request.agent, self._backends.keys.queue, request.traceparent) as trace:
+            request = structs.replace(request, traceparent=trace.traceparent)
+            stored = await self._submit(request, made_up_thread=made_up_thread, connection=connection)
+            trace.made(*stored)
+            return stored
+
+    async def _submit(
+        self, request: JobRequest, *, made_up_thread: bool, connection: AsyncConnection[Any] | None
+    ) -> tuple[str, str]:
         ledger, redis = self._backends.ledger, self._backends.redis
         if ledger is None:
             if connection is not None:
                 raise NeedsDatabase("enqueue(connection=…) writes the ledger: give the client a database_url")
-            await self._carry(request)
+            await self._carry(self._routed(request))
+            self._backends.count_enqueued(request.agent)
             return request.job_id, request.thread_id
         stored = await ledger.enqueue(
-            request,
+            self._routed(request),
             fingerprint=request.fingerprint(made_up_thread=made_up_thread),
             # In the caller's transaction nothing is sent: dispatch follows the commit (L3).
             dispatching=redis is not None and connection is None,
             connection=connection,
         )
+        if stored.created:
+            self._backends.count_enqueued(request.agent)
         if connection is None and stored.created and stored.head:
             await self.dispatch(ledger, stored, request.agent)
         return stored.job_id, stored.thread_id
@@ -72,7 +87,7 @@ class Submission:
             arq_message.message_id(stored.job_id, stored.epoch, stored.dispatch_n), [stored.job_id], _now_ms()
         )
         try:
-            await dispatch.send(redis, self._backends.keys, [message])
+            await dispatch.send(redis, self._backends.keys, [message], queue=stored.queue)
         except REDIS_ERRORS:
             with suppress(BackendUnavailable):
                 await ledger.undispatch(stored.job_id, stored.dispatch_n)
@@ -81,6 +96,13 @@ class Submission:
             # Whoever appends first puts it there: also where this client's user may not write logs.
             with suppress(*REDIS_ERRORS):
                 await self._announcer.queued(stored.job_id, stored.thread_id, announced_for)
+
+    def _routed(self, request: JobRequest) -> JobRequest:
+        """With the queue that the map chooses, unless the caller did. The choice stays, whatever becomes of the map."""
+        if request.queue is not None:
+            return request
+        routed = self._backends.settings.queues.queue_of(request.agent, request.user_id)
+        return request if routed is None else structs.replace(request, routed=routed)
 
     async def _carry(self, request: JobRequest) -> None:
         """L5: the message is the only copy until a worker adopts it into the ledger."""
@@ -98,7 +120,8 @@ class Submission:
             ttl_ms=arq_message.CARRIED_TTL_MS,
         )
         try:
-            await dispatch.send(redis, self._backends.keys, [message])
+            queue = request.queue or request.routed or DEFAULT_QUEUE
+            await dispatch.send(redis, self._backends.keys, [message], queue=queue)
         except REDIS_ERRORS as error:
             raise BackendUnavailable(
                 f"Redis: {reason(error)}: the job was not accepted for certain; repeat it"

@@ -9,6 +9,7 @@ from typing import Any, Final
 from threadline.cli.output import cut, one_line
 from threadline.contract.codec import dumps
 from threadline.contract.job import JobStatus
+from threadline.contract.queues import DEFAULT_QUEUE
 
 __all__ = ["age", "clock", "counted", "described", "short", "table"]
 
@@ -57,6 +58,7 @@ def described(status: JobStatus) -> Iterator[str]:
         ("agent", status.agent),
         ("thread", status.thread_id),
         ("user", status.user_id),
+        ("queue", "" if status.queue == DEFAULT_QUEUE else status.queue),
         ("worker", status.worker_id or ""),
         ("epoch", str(status.epoch)),
         ("charged", _charged(status)),

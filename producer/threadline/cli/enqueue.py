@@ -18,6 +18,7 @@ from threadline.cli.watch.trail import Trail
 from threadline.client import Client
 from threadline.contract.codec import MAX_INPUT_BYTES, loads
 from threadline.contract.job import STREAM_MODES, check_thread_id
+from threadline.contract.queues import check_queue
 from threadline.contract.states import OnBusy, State
 from threadline.contract.webhook import check_webhook_url
 from threadline.errors import BackendUnavailable, InvalidJob
@@ -99,6 +100,7 @@ def _metadata(context: click.Context, parameter: click.Parameter, pairs: tuple[s
 @click.option("--configurable", metavar="JSON", callback=checked(_object), help="The graph's configurable.")
 @click.option("--context", metavar="JSON", callback=checked(_object), help="The fields of the graph's context.")
 @click.option("--metadata", metavar="KEY=VALUE", multiple=True, callback=_metadata, help="Kept with the job; repeat.")
+@click.option("--queue", metavar="Q", callback=checked(check_queue), help="Wait here; default: as THREADLINE_QUEUES says.")
 @click.option("--watch", "watched", is_flag=True, help="Follow the job; Ctrl-C does not cancel it.")
 @json_option
 def enqueue(

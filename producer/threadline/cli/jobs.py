@@ -14,6 +14,7 @@ from threadline.cli.output import say, write, write_json
 from threadline.cli.session import with_client
 from threadline.client import Client
 from threadline.contract.job import JobStatus, check_user_id
+from threadline.contract.queues import check_queue
 from threadline.contract.states import State
 
 __all__ = ["jobs"]
@@ -30,13 +31,14 @@ Examples:
 @click.option("--state", type=click.Choice([str(state) for state in State]), help="Only jobs in this state.")
 @thread_option
 @click.option("--user", "user_id", metavar="U", callback=checked(check_user_id), help="Only jobs of this user.")
+@click.option("--queue", metavar="Q", callback=checked(check_queue), help="Only jobs of this queue.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, metavar="N", help="At most.")
 @json_option
-def jobs(state: str | None, thread_id: str | None, user_id: str | None, limit: int, *, as_json: bool) -> None:
+def jobs(*, limit: int, as_json: bool, **matching: str | None) -> None:
     """List jobs, newest first."""
 
     async def body(client: Client) -> list[JobStatus]:
-        return await client.jobs(state=state, thread_id=thread_id, user_id=user_id, limit=limit)
+        return await client.jobs(limit=limit, **matching)
 
     found = with_client(body)
     if as_json:

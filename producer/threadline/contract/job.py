@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from threadline.contract.codec import MAX_INPUT_BYTES, canonical, dumps, loads
+from threadline.contract.queues import DEFAULT_QUEUE, check_queue
 from threadline.contract.states import OnBusy, State
 from threadline.contract.traceparent import well_formed
 from threadline.contract.webhook import check_webhook_url
@@ -52,7 +53,8 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     `run_at` is a moment with zone or None (now); `expires` (enqueue to first claim) and `timeout` (running time,
     summed over pick-ups) are seconds or None (no limit; the worker's default), and so is `wait_expires` (until somebody
     answers; no limit). `webhook_url` is told of each end. `configurable` and `context` are the graph's, None for none.
-    `traceparent` (W3C) says which trace asked for the job; one that is not well-formed counts as none.
+    `traceparent` (W3C) says which trace asked for the job; one that is not well-formed counts as none. `queue` is where
+    it waits, None for `routed`, which a producer's map chose and which is no part of the request.
     """
 
     job_id: str
@@ -75,6 +77,8 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     configurable: dict[str, Any] | None = None
     context: dict[str, Any] | None = None
     traceparent: str | None = None
+    queue: str | None = None
+    routed: str | None = None
     v: int = _VERSION
 
     def check(self) -> JobRequest:
@@ -104,16 +108,18 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
             "configurable": None if self.configurable is None else dumps(self.configurable).decode(),
             "context": None if self.context is None else dumps(self.context).decode(),
             "traceparent": well_formed(self.traceparent),
+            "queue": self.queue or self.routed,
         }
         return {**options, **{name: value for name, value in later.items() if value is not None}}
 
     def fingerprint(self, *, made_up_thread: bool = False) -> str:
         """Same request, same value: what an idempotency key is compared on.
 
-        The job id is left out, the trace, and the id of a thread that was made for this request. So are options that
-        have their default, or an option that a later version adds would make equal requests differ.
+        The job id is left out, the trace, the queue that a map chose, and the id of a thread that was made for this
+        request. So are options that have their default, or an option that a later version adds would make equal
+        requests differ.
         """
-        made_up = {"job_id", "v", "traceparent", *(("thread_id",) if made_up_thread else ())}
+        made_up = {"job_id", "v", "traceparent", "routed", *(("thread_id",) if made_up_thread else ())}
         usual = type(self)(job_id="", agent="", input=None, thread_id="").as_json()
         same = {
             name: value
@@ -150,6 +156,7 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: datetime | None = None
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
     webhook: dict[str, Any] | None = None
+    queue: str = DEFAULT_QUEUE
 
     @property
     def ended(self) -> bool:
@@ -244,6 +251,9 @@ def _check_options(request: JobRequest) -> None:
         check_id("checkpoint id", request.checkpoint_id)
     if request.webhook_url is not None:
         check_webhook_url(request.webhook_url)
+    for queue in (request.queue, request.routed):
+        if queue is not None:
+            check_queue(queue)
     check_metadata(request.metadata)
     _check_object("configurable", request.configurable)
     _check_object("context", request.context)

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from threadline.contract.queues import DEFAULT_QUEUE
 from threadline.errors import ConfigurationError
 
 __all__ = ["DEFAULT_NAMESPACE", "Keys"]
@@ -54,8 +55,12 @@ class Keys(msgspec.Struct, frozen=True):
 
     @property
     def queue(self) -> str:
-        """Arq's sorted set of waiting messages."""
+        """Arq's sorted set of waiting messages, of the default queue."""
         return f"{self.namespace}:queue"
+
+    def queue_of(self, name: str) -> str:
+        """The same of a queue. Literal braces: else a queue `health-check` would have the key of arq's health check."""
+        return self.queue if name == DEFAULT_QUEUE else f"{self.queue}:{{{name}}}"
 
     @property
     def control(self) -> str:
@@ -64,8 +69,12 @@ class Keys(msgspec.Struct, frozen=True):
 
     @property
     def wake(self) -> str:
-        """Pub/sub, any payload: a message is in the queue. Losing one costs a slow poll (half a second)."""
+        """Pub/sub, any payload: a message is in the default queue. Losing one costs a slow poll (half a second)."""
         return f"{self.namespace}:wake"
+
+    def wake_of(self, name: str) -> str:
+        """The same of a queue."""
+        return self.wake if name == DEFAULT_QUEUE else f"{self.wake}:{{{name}}}"
 
     def events(self, job_id: str) -> str:
         """A job's log (a stream) and its channel. The braces are literal: one cluster slot for a job's keys."""

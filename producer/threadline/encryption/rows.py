@@ -24,6 +24,7 @@ _PLAIN_OPTIONS: Final = frozenset(
         "operation",
         "thread_id",
         "traceparent",
+        "queue",
     }
 )
 #: Columns of JSON, and what the ledger's own statements write there, which says nothing.

@@ -32,6 +32,8 @@ _PLAIN: Final = frozenset(
         "checkpoint_id",
         "webhook_url",
         "wait_expires",
+        "queue",
+        "routed",
         "sig",
     }
 )

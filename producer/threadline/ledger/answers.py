@@ -114,6 +114,7 @@ def _stored(row: Row) -> Enqueued:
         created=row["outcome"] == "created",
         head=bool(row["head"]),
         dispatch_n=row["dispatch_n"] or 0,
+        queue=row["queue"],
     )
 
 

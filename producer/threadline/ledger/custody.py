@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from psycopg import errors
 
 from threadline.contract.codec import dumps
+from threadline.contract.queues import DEFAULT_QUEUE
 from threadline.contract.states import Code, State
 from threadline.encryption import places
 from threadline.encryption.rows import opened_options, sealed_json, sealed_message
@@ -47,11 +49,12 @@ class Claim(NamedTuple):
 
 
 class Due(NamedTuple):
-    """A dispatch: which message to put into the queue."""
+    """A dispatch: which message to put into which queue."""
 
     job_id: str
     epoch: int
     n: int
+    queue: str
 
 
 class Custody(Ledger):
@@ -83,9 +86,9 @@ class Custody(Ledger):
             **{name: row[name] for name in Claim._fields if name not in {"worker_id", "row"}},
         )
 
-    async def unfinished(self) -> bool:
-        """Whether anything runs, or will be claimed without anybody's doing."""
-        row = await self.database.row(self.queries["unfinished"])
+    async def unfinished(self, queues: Sequence[str]) -> bool:
+        """Whether anything of these queues runs, or will be claimed without anybody's doing."""
+        row = await self.database.row(self.queries["unfinished"], {"queues": list(queues)})
         return row is not None and bool(row["unfinished"])
 
     async def finish(
@@ -156,12 +159,18 @@ class Custody(Ledger):
     async def dispatch_due(self, *, thread_id: str | None = None, limit: int = 200) -> list[Due]:
         """L4: mark due heads of threads (or of one thread) as dispatched; the caller puts them into the queue."""
         rows = await self.database.rows(self.queries["dispatch_due"], {"thread_id": thread_id, "limit": limit})
-        return [Due(row["job_id"], row["epoch"], row["dispatch_n"]) for row in rows]
+        return [Due(row["job_id"], row["epoch"], row["dispatch_n"], row["queue"]) for row in rows]
 
-    async def dispatched_long_ago(self, seconds: float, *, limit: int = 200) -> list[Due]:
-        """L4: dispatches that should have been taken by now; the caller looks whether the queue still has them."""
-        rows = await self.database.rows(self.queries["dispatched_long_ago"], {"seconds": seconds, "limit": limit})
-        return [Due(row["job_id"], row["epoch"], row["dispatch_n"]) for row in rows]
+    async def dispatched_long_ago(
+        self, seconds: float, queues: Sequence[str] = (DEFAULT_QUEUE,), *, limit: int = 200
+    ) -> list[Due]:
+        """L4: dispatches that should have been taken by now, at most `limit` of each queue.
+
+        The caller looks whether the queue still has them.
+        """
+        params = {"seconds": seconds, "queues": list(queues), "limit": limit}
+        rows = await self.database.rows(self.queries["dispatched_long_ago"], params)
+        return [Due(row["job_id"], row["epoch"], row["dispatch_n"], row["queue"]) for row in rows]
 
     async def expire(self, *, limit: int = 200) -> list[Row]:
         """End queued jobs that were not started in time."""

@@ -70,6 +70,7 @@ class InternalJobs:
             created=True,
             head=bool(row["head"]),
             dispatch_n=row["dispatch_n"],
+            queue=row["queue"],
         )
         return stored, row["agent"]
 

@@ -10,6 +10,7 @@ from psycopg.rows import dict_row
 
 from threadline.contract.codec import dumps
 from threadline.contract.job import JobRequest, JobStatus
+from threadline.contract.queues import DEFAULT_QUEUE
 from threadline.contract.states import OnBusy, State
 from threadline.encryption.rows import opened_job, sealed_json, sealed_options
 from threadline.encryption.vault import PLAIN, Vault
@@ -24,7 +25,7 @@ __all__ = ["Enqueued", "Ledger", "Snapshot", "status_of"]
 class Enqueued(NamedTuple):
     """What became of an enqueue: a new job (`created`) or the one that the idempotency key already named.
 
-    `head` says that the caller shall put the message `(epoch, dispatch_n)` into the queue after the commit.
+    `head` says that the caller shall put the message `(epoch, dispatch_n)` into the `queue` after the commit.
     """
 
     job_id: str
@@ -34,6 +35,7 @@ class Enqueued(NamedTuple):
     created: bool
     head: bool
     dispatch_n: int
+    queue: str = DEFAULT_QUEUE
 
 
 class Snapshot(NamedTuple):
@@ -133,6 +135,7 @@ class Ledger:
                     created=row["outcome"] == "created",
                     head=bool(row["head"]),
                     dispatch_n=row["dispatch_n"] or 0,
+                    queue=request.queue or request.routed or DEFAULT_QUEUE,
                 )
             case "different" if request.idempotency_key is None:
                 raise InvalidJob(f"job id {request.job_id} is taken by another request")
@@ -175,13 +178,12 @@ class Ledger:
         state: State | None = None,
         thread_id: str | None = None,
         user_id: str | None = None,
+        queue: str | None = None,
         limit: int = 50,
     ) -> list[JobStatus]:
         """Jobs that match, newest first."""
-        rows = await self.database.rows(
-            self.queries["jobs"],
-            {"state": state and str(state), "thread_id": thread_id, "user_id": user_id, "limit": limit},
-        )
+        matching = {"state": state and str(state), "thread_id": thread_id, "user_id": user_id, "queue": queue}
+        rows = await self.database.rows(self.queries["jobs"], {**matching, "limit": limit})
         return [status_of(self.opened(row)) for row in rows]
 
     async def cancel(self, job_id: str, *, user_id: str | None = None, rollback: bool = False) -> JobStatus:
@@ -229,6 +231,7 @@ def status_of(row: Row) -> JobStatus:
         finished_at=row["finished_at"],
         metadata=row["metadata"],
         webhook=row["webhook"],
+        queue=row["queue"],
     )
 
 

@@ -59,8 +59,13 @@ class Retention:
         """A page of threads behind `after` that could be compacted, in order."""
         return await self._threads("prune_idle", after, age, waiting=waiting)
 
-    async def hold(self, job_id: str, thread_id: str, age: float, *, waiting: bool, dispatching: bool) -> str:
-        """An internal job compacts the thread, if it is still idle (L9): created, busy, no_agent, unknown_agent."""
+    async def hold(
+        self, job_id: str, thread_id: str, age: float, *, waiting: bool, dispatching: bool
+    ) -> tuple[str, str]:
+        """An internal job compacts the thread, if it is still idle (L9): created, busy, no_agent, unknown_agent.
+
+        With it the queue that it is in, which is of use if it was created.
+        """
         params = {
             "job_id": job_id,
             "thread_id": thread_id,
@@ -73,7 +78,7 @@ class Retention:
         }
         row = await self._database.row(self._queries["prune_hold"], params)
         assert row is not None  # noqa: S101 - the function always returns one row
-        return str(row["outcome"])
+        return str(row["outcome"]), str(row["queue"])
 
     async def left_alone(self, seconds: float) -> list[str]:
         """Users whose erasure nobody has worked on for so long."""

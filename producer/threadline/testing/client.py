@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import msgspec
 from psycopg import AsyncConnection, Connection
@@ -17,9 +17,11 @@ from threadline.calls.backends import Backends
 from threadline.calls.submit import Submission
 from threadline.contract.events import Event
 from threadline.contract.job import JobRequest
+from threadline.contract.queues import as_queue_map
 from threadline.errors import JobCancelled, JobFailed, JobInterrupted
 from threadline.job import Job
 from threadline.ledger.lent import Lent
+from threadline.metrics import jobs_enqueued
 from threadline.portal import Portal
 from threadline.settings import ClientSettings
 from threadline.testing.progress import MemoryProgress
@@ -27,6 +29,9 @@ from threadline.testing.records import Enqueued, Resumed, matching
 from threadline.testing.script import UNSET, Script, end_of, lines_of
 from threadline.testing.stage import Stage
 from threadline.testing.statements import MemoryLedger
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 __all__ = ["Client", "SyncClient"]
 
@@ -43,20 +48,28 @@ class Client(threadline.client.Client):
 
     `agents` are those that live workers have: their names, or a dict that says of each whether it takes text as its
     input (None: every agent is accepted, as while no worker lives). `patience` is the seconds after which a reader for
-    whom nothing happens raises AssertionError instead of waiting for ever.
+    whom nothing happens raises AssertionError instead of waiting for ever. `queues` is the real client's.
     """
 
-    def __init__(self, *, agents: Iterable[str] | Mapping[str, bool] | None = None, patience: float = 5.0) -> None:
+    def __init__(
+        self,
+        *,
+        agents: Iterable[str] | Mapping[str, bool] | None = None,
+        patience: float = 5.0,
+        queues: Mapping[str, str] | None = None,
+    ) -> None:
         self._stage = Stage(_agents(agents))
         self._enqueued: list[Enqueued] = []
-        self._connect(_MemoryBackends(self._stage))
+        self._connect(_MemoryBackends(self._stage, queues or {}))
         self._submission = _Recorder(self._backends, Announcer(None), self._enqueued)
         self._progress = MemoryProgress(self._backends, self._stage, patience)
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:  # noqa: ARG003 - as the real one
+    def from_env(cls, env: Mapping[str, str] = os.environ, *, metrics: CollectorRegistry | None = None) -> Self:  # noqa: ARG003 - as the real one
         """A client of its own, whatever the environment names."""
-        return cls()
+        made = cls()
+        made._backends.enqueued = None if metrics is None else jobs_enqueued(metrics)
+        return made
 
     @property
     def has_redis(self) -> bool:
@@ -126,14 +139,23 @@ class Client(threadline.client.Client):
 class SyncClient(threadline.sync.Client):
     """The same for code that uses `threadline.sync.Client`."""
 
-    def __init__(self, *, agents: Iterable[str] | Mapping[str, bool] | None = None, patience: float = 5.0) -> None:
-        self._memory = Client(agents=agents, patience=patience)
+    def __init__(
+        self,
+        *,
+        agents: Iterable[str] | Mapping[str, bool] | None = None,
+        patience: float = 5.0,
+        queues: Mapping[str, str] | None = None,
+    ) -> None:
+        self._memory = Client(agents=agents, patience=patience, queues=queues)
         self._portal = self._open()
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:  # noqa: ARG003 - as the real one
+    def from_env(cls, env: Mapping[str, str] = os.environ, *, metrics: CollectorRegistry | None = None) -> Self:  # noqa: ARG003 - as the real one
         """A client of its own, whatever the environment names."""
-        return cls()
+        made = cls()
+        backends = made._memory._backends  # noqa: SLF001 - its own
+        backends.enqueued = None if metrics is None else jobs_enqueued(metrics)
+        return made
 
     def close(self) -> None:
         """End the event loop; the next call begins another one, over the same jobs."""
@@ -209,8 +231,8 @@ class _Unused(Lent):
 
 
 class _MemoryBackends(Backends):
-    def __init__(self, stage: Stage) -> None:  # no servers, so not super().__init__
-        self.settings = ClientSettings()
+    def __init__(self, stage: Stage, queues: Mapping[str, str]) -> None:  # no servers, so not super().__init__
+        self.settings = ClientSettings(queues=as_queue_map(queues))
         self.keys = self.settings.keys
         self.redis = self.log = None
         self.ledger = MemoryLedger(stage)

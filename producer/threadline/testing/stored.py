@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from threadline.contract.events import now
+from threadline.contract.queues import DEFAULT_QUEUE
 from threadline.contract.states import State
 
 __all__ = ["StoredJob", "database_time"]
@@ -74,6 +75,11 @@ class StoredJob:
         """Its place in the order of its thread."""
         return self.turn, self.seq
 
+    @property
+    def queue(self) -> str:
+        """Where it waits; an answer has its asking job's options."""
+        return str(self.options.get("queue", DEFAULT_QUEUE))
+
     def before(self, other: StoredJob) -> bool:
         """O1, `is_head` in schema/0001_ledger.sql: whether this job keeps the other one from running."""
         if self is other or self.thread_id != other.thread_id or not self.open:
@@ -89,6 +95,7 @@ class StoredJob:
             "log_top": None,
             "webhook": self._webhook(),
             "since": self.finished_at,
+            "queue": self.queue,
             "expires_at": self._wait_expires_at(),
         }
 

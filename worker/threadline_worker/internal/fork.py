@@ -32,10 +32,21 @@ async def fork(scope: Scope, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 async def _copied(connection: AsyncConnection[DictRow], scope: Scope, params: Mapping[str, Any]) -> str | None:
     async with connection.transaction():
+        # So far nothing is locked that anybody else wants: the copy may take as long as the call.
+        usual = await _limited(connection, scope, f"{CALL_SECONDS:g}s")
         cursor = await connection.execute(scope.queries["internal_fork"], params)
         row = await cursor.fetchone()
         if row is not None and row["copied"]:
             vault, target = scope.ledger.vault, scope.claim.thread_id
             await reseal_thread(connection, scope.queries, vault, scope.source, target)
+        # The fence locks the job's row: a worker that stands still from here on is ended as in any write (F3).
+        if usual is not None:
+            await _limited(connection, scope, usual)
         await connection.execute(scope.queries["fence"], scope.fence)
     return None if row is None else row["checkpoint_id"]
+
+
+async def _limited(connection: AsyncConnection[DictRow], scope: Scope, limit: str) -> str | None:
+    """Give the transaction so long from now on; what it had. None where the server knows no such limit."""
+    row = await (await connection.execute(scope.queries["transaction_limit"], {"limit": limit})).fetchone()
+    return None if row is None else str(row["was"])

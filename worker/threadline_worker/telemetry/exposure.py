@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from threadline_worker.runs import Runs
     from threadline_worker.settings import WorkerSettings
 
-__all__ = ["expose"]
+__all__ = ["expose", "ledger_from"]
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +47,7 @@ def _fill(services: Services, runs: Runs, health: Health, drained_for: Callable[
     metrics = services.metrics
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=metrics.registry)
-    metrics.registry.register(QueueGauges(_ledger_from(services, asyncio.get_running_loop())))
+    metrics.registry.register(QueueGauges(ledger_from(services, asyncio.get_running_loop())))
     metrics.worker_slots.set(runs.slots)
     metrics.worker_jobs_running.set_function(lambda: len(runs))
     metrics.drain_seconds.set_function(drained_for)
@@ -57,11 +57,17 @@ def _fill(services: Services, runs: Runs, health: Health, drained_for: Callable[
         metrics.pool_connections.labels(state=state).set_function(partial(_pool_figure, services, state))
 
 
-def _ledger_from(services: Services, loop: asyncio.AbstractEventLoop) -> Callable[[], dict[str, Any]]:
+def ledger_from(
+    services: Services, loop: asyncio.AbstractEventLoop, *, limit: float = _LEDGER_SECONDS
+) -> Callable[[], dict[str, Any]]:
+    """What QueueGauges ask in a scrape's thread; no answer within `limit` seconds is none, and the question is ended."""
+
     def ask() -> dict[str, Any]:
+        asked = asyncio.run_coroutine_threadsafe(services.ledger.gauges(), loop)
         try:
-            return dict(asyncio.run_coroutine_threadsafe(services.ledger.gauges(), loop).result(_LEDGER_SECONDS))
+            return dict(asked.result(limit))
         except (BackendUnavailable, TimeoutError):
+            asked.cancel()  # or questions would pile up at a slow ledger, each with a connection
             return {}
 
     return ask

@@ -1,14 +1,23 @@
-"""All metrics of a worker, in one file: prefix, base unit, bounded labels, an injected registry (contract.md)."""
+"""All metrics of a worker, in one file: prefix, base unit, bounded labels, an injected registry (contract.md).
+
+No label has more values than it has room for, whatever producers and models write: the rest is `other`.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, Self, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from threadline.contract.events import EventType
+from threadline.contract.states import Code
+from threadline.metrics import Capped
 
 __all__ = ["Metrics", "QueueGauges"]
 
@@ -17,22 +26,61 @@ _JOB_SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400)
 _WAIT_SECONDS = (0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200)
 _CALL_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5)
 
+#: Values of a label besides those that are known beforehand. An agent may add codes of its own, a model has any name.
+_ROOM: Final = 20
+_MODELS: Final = 50
+
+
+class _Bounded:
+    """A metric whose labels have bounded values; for prometheus-client's classes, whose `labels` it narrows."""
+
+    bounds: Mapping[str, Capped]
+
+    def labels(self, *labelvalues: object, **labelkwargs: object) -> Self:
+        """The series of these values, or of what stands for them; by name, never by place."""
+        bounded = {name: self.bounds[name](str(value)) for name, value in labelkwargs.items()}
+        return super().labels(*labelvalues, **bounded)  # type: ignore[misc,no-any-return]  # of the class it is mixed into
+
+
+class _Counter(_Bounded, Counter):
+    """A Counter."""
+
+
+class _Gauge(_Bounded, Gauge):
+    """A Gauge."""
+
+
+class _Histogram(_Bounded, Histogram):
+    """A Histogram."""
+
+
+M = TypeVar("M", bound=_Bounded)
+
 
 class Metrics:
-    """The names are contract.md's."""
+    """The names are contract.md's. `agents` are this worker's own, which always have series under their names."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, agents: Iterable[str] = ()) -> None:
         self.registry = registry
+        # Of a label one for all metrics: an agent that is `other` in one of them is so in all.
+        bounds: defaultdict[str, Capped] = defaultdict(lambda: Capped(_ROOM))
+        bounds |= {"agent": Capped(_ROOM, agents), "code": Capped(_ROOM, ["", *Code])}
+        bounds |= {"type": Capped(_ROOM, EventType), "model": Capped(_MODELS)}
+
+        def bounded(metric: M, labels: tuple[str, ...]) -> M:
+            metric.bounds = {name: bounds[name] for name in labels}
+            return metric
+
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a series per series that nobody asked for
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"threadline_{name}", text, labels, registry=registry)
+        def counter(name: str, text: str, *labels: str) -> _Counter:
+            return bounded(_Counter(f"threadline_{name}", text, labels, registry=registry), labels)
 
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"threadline_{name}", text, labels, registry=registry)
+        def gauge(name: str, text: str, *labels: str) -> _Gauge:
+            return bounded(_Gauge(f"threadline_{name}", text, labels, registry=registry), labels)
 
-        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(f"threadline_{name}", text, labels, registry=registry, buckets=buckets)
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> _Histogram:
+            return bounded(_Histogram(f"threadline_{name}", text, labels, registry=registry, buckets=buckets), labels)
 
         self.jobs_finished = counter("jobs_finished_total", "Jobs that ended here.", "agent", "state", "code")
         self.job_claims = counter("job_claims_total", "Claims of this worker.", "agent", "kind")
@@ -63,24 +111,36 @@ class Metrics:
 
 
 class QueueGauges(Collector):
-    """The gauges about the whole queue, asked from the ledger once per `interval` seconds whatever the scrapes."""
+    """The gauges about the whole queue, asked from the ledger once per `interval` seconds whatever the scrapes.
+
+    `ask` may block for a while: only the scrape that asks waits for it, others have the answer before that. Nothing
+    (Postgres is away) makes the gauges absent, which is no zero.
+    """
 
     def __init__(self, ask: Callable[[], Mapping[str, Any]], *, interval: float = 5.0) -> None:
         self._ask = ask
         self._interval = interval
         self._known: Mapping[str, Any] = {}
         self._asked = float("-inf")
+        self._asking = threading.Lock()
 
     def describe(self) -> Iterator[Metric]:
         """The families without values: registering asks nothing."""
         yield from _families({})
 
     def collect(self) -> Iterator[Metric]:
-        """The families with the ledger's last answer; without one (Postgres is away) they are absent."""
+        """The families with the ledger's last answer."""
+        if self._asking.acquire(blocking=False):
+            try:
+                self._refresh()
+            finally:
+                self._asking.release()
+        yield from _families(self._known)
+
+    def _refresh(self) -> None:
         if time.monotonic() - self._asked >= self._interval:
             self._asked = time.monotonic()
             self._known = self._ask()
-        yield from _families(self._known)
 
 
 def _families(values: Mapping[str, Any]) -> Iterator[Metric]:

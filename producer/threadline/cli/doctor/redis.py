@@ -64,7 +64,7 @@ async def _save_setting(client: Redis) -> str | None:
 
 def judge_info(info: Mapping[str, Any], save: str | None) -> list[Check]:
     """Findings from INFO and the `save` setting (None: could not be read)."""
-    return [_version(info), _role(info), _persistence(info, save), _eviction(info)]
+    return [_version(info), _role(info), *_cluster(info), _persistence(info, save), _eviction(info)]
 
 
 def _version(info: Mapping[str, Any]) -> Check:
@@ -82,6 +82,14 @@ def _role(info: Mapping[str, Any]) -> Check:
     if role in {"slave", "replica"}:
         return Check("redis role", Level.FAIL, "a replica, which takes no writes", "point REDIS_URL at the primary")
     return Check("redis role", Level.OK, role)
+
+
+def _cluster(info: Mapping[str, Any]) -> list[Check]:
+    if not info.get("cluster_enabled"):
+        return []
+    advice = "use a server without cluster mode: one primary with replicas, and Sentinel (docs/operations.md)"
+    seen = "a Redis Cluster, where arq's transactions over several keys are refused"
+    return [Check("redis cluster", Level.FAIL, seen, advice)]
 
 
 def _persistence(info: Mapping[str, Any], save: str | None) -> Check:

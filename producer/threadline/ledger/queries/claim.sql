@@ -1,5 +1,6 @@
 -- L1, L6, F5, O1: %(job_id)s, %(worker_id)s, %(lease_seconds)s. The row after the claim: `running`, or ended because a cancel was pending
--- (L8) or `expires` had passed. No row: not claimed (another has it, not its turn, not due, this worker is not known).
+-- (L8) or `expires` had passed. No row: not claimed (another has it, not its turn, not due, this worker is not known
+-- or does not serve the queue).
 WITH target AS (
     SELECT j.job_id, j.thread_id, j.turn, c.code AS cancel,
         coalesce(j.started_at IS NULL AND j.expires_at <= clock_timestamp(), false) AS expired,
@@ -14,8 +15,10 @@ WITH target AS (
     WHERE j.job_id = %(job_id)s AND j.state = 'queued' AND j.run_at <= now() AND t.restoring IS NULL
       AND {schema}.is_head(j) AND NOT pg_is_in_recovery()
       AND EXISTS (SELECT FROM {schema}.workers AS w WHERE w.worker_id = %(worker_id)s AND NOT w.draining
-        -- a worker that lacks the agent leaves the job to a living one that has it
+        AND j.queue = ANY (coalesce(w.queues, '{default}'))
+        -- a worker that lacks the agent leaves the job to a living one of the queue that has it
         AND (w.agents ? j.agent OR NOT EXISTS (SELECT FROM {schema}.workers AS other WHERE other.agents ? j.agent
+            AND j.queue = ANY (coalesce(other.queues, '{default}'))
             AND other.beat_at > clock_timestamp() - make_interval(secs => %(lease_seconds)s))))
     -- the thread is shared: a retry of an earlier job locks it, and looks only then whether a later one has started
     FOR UPDATE OF j SKIP LOCKED FOR SHARE OF t SKIP LOCKED

@@ -8,4 +8,4 @@ WITH due AS (
 )
 UPDATE {schema}.jobs AS j SET dispatched_at = clock_timestamp(), dispatch_n = j.dispatch_n + 1
 FROM due WHERE j.job_id = due.job_id
-RETURNING j.job_id, j.epoch, j.dispatch_n
+RETURNING j.job_id, j.epoch, j.dispatch_n, j.queue

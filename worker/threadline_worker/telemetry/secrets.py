@@ -1,0 +1,105 @@
+"""No secret of this process' environment, and nothing that looks like one, is left in a text that went through here."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final
+from urllib.parse import quote, unquote
+
+__all__ = ["SECRET", "Secrets", "names_a_secret"]
+
+#: What stands in a line where a secret was.
+SECRET: Final = "[secret]"
+#: Shorter values cannot be told from words; as a password inside a URL they go all the same.
+_LEAST: Final = 6
+_NAME: Final = re.compile(
+    r"pass(?:word|wd|phrase)?s?$|secret|token$|(?:api|access|private|signing|encryption)_?keys?$|(?:^|_)keys$"
+    r"|authorization|cookie|credential|dsn$|_key$|_headers$",
+    re.IGNORECASE,
+)
+_URL_PASSWORD: Final = re.compile(r"://([^\s/?#@:\"']{0,256}):([^\s@]{1,512})@([^\s/?#]*)([^\s?#]*)")
+#: Every repetition is bounded: a line is anyone's text, and must not cost more than its length.
+_LOOKS_SECRET: Final = re.compile(
+    r"""
+    (?P<url>://[^\s/?\#@:"']{0,256}:)[^\s/?\#@"']{1,512}(?=@)
+    | (?P<pair>(?:passw(?:or)?d|passphrase|secret[\w-]{0,20}|api[_-]?key|access[_-]?key|private[_-]?key|token
+        |authorization|cookie)\\{0,3}["']?\s{0,3}[=:]\s{0,3}\\{0,3}["']?)
+        (?:(?:bearer|basic)\s{1,3})?[^\s"',;&}\])\\]{1,4096}
+    | (?P<scheme>\b(?:bearer|basic)\s{1,3})[\w.~+/=-]{8,4096}
+    | \b(?:sk|pk|rk|tvly|lsv2|xox[abprs])[-_][\w-]{12,512}
+    | \bwhsec_[\w+/=-]{8,512}
+    | \bgh[pousr]_\w{20,255} | \bgithub_pat_\w{20,255}
+    | \bAKIA[0-9A-Z]{16}\b | \bAIza[\w-]{35}
+    | \beyJ[\w-]{8,2048}\.[\w-]{4,4096}\.[\w-]{4,1024}
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def names_a_secret(name: str) -> bool:
+    """Whether a field or a variable of this name holds a secret."""
+    return _NAME.search(name.replace("-", "_")) is not None
+
+
+class Secrets:
+    """The values are those of `env`, by default the environment, which is looked at again when it has grown."""
+
+    def __init__(self, env: Mapping[str, str] = os.environ) -> None:
+        self._env = env
+        self._size = -1
+        self._values: list[str] = []
+
+    @property
+    def longest(self) -> int:
+        """The characters of the longest secret."""
+        return len(self._known()[0]) if self._known() else 0
+
+    def without(self, text: str) -> str:
+        """The text with `[secret]` where one stood."""
+        for value in self._known():
+            if value in text:
+                text = text.replace(value, SECRET)
+        return _LOOKS_SECRET.sub(_kept, text)
+
+    def _known(self) -> list[str]:
+        # An agent's .env file is read when the agent is loaded, long after the start.
+        if len(self._env) != self._size:
+            self._size = len(self._env)
+            forms = {form for value in _values(dict(self._env)) for form in _forms(value)}
+            self._values = sorted(forms, key=len, reverse=True)  # a secret may be a part of another one
+        return self._values
+
+
+def _kept(match: re.Match[str]) -> str:
+    return f"{match['url'] or match['pair'] or match['scheme'] or ''}{SECRET}"
+
+
+def _values(env: Mapping[str, str]) -> Iterator[str]:
+    for name, text in env.items():
+        if names_a_secret(name):
+            yield from _parts(text)
+        for user, password, host, path in _URL_PASSWORD.findall(text):
+            # postgres:postgres@…/postgres is no secret, and the word is needed in every second line.
+            if password not in {user, host, path.strip("/")}:
+                yield password
+                yield unquote(password)
+
+
+def _parts(text: str) -> Iterator[str]:
+    """A variable's value, and each key of `id:key,id:key`, `name=value` or of several lines."""
+    yield text
+    for entry in re.split(r"[,\n]", text):
+        yield entry.strip()
+        for mark in (":", "="):
+            yield entry.partition(mark)[2].strip()
+
+
+def _forms(value: str) -> Iterator[str]:
+    """The value as it may stand in a line: plain, in a URL, inside JSON or a repr."""
+    if len(value) < _LEAST or value.isdecimal() or value.lower() in {"offline", "change-me"}:
+        return
+    yield from (value, quote(value, safe=""), quote(value), repr(value)[1:-1])
+    yield from (json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1])
