@@ -45,9 +45,9 @@ class Client:
     `redis_url` and `database_url` are the two servers; with Redis alone a client enqueues, follows and awaits results,
     everything else raises NeedsDatabase. Connections open on first use. Use it as an async context manager, or call
     `aclose()`. With `metrics`, a registry of prometheus-client, `threadline_jobs_enqueued_total{agent}` counts the jobs
-    that this client makes. `queues` maps agents, and users as `user:ID`, to the queues that their jobs wait in (instead of
-    THREADLINE_QUEUES). Raises ConfigurationError when neither server is named, a URL cannot be read, or a queue's name is
-    none.
+    that this client makes. `queues` maps agents, and users as `user:ID`, to the queues that their jobs wait in (instead
+    of THREADLINE_QUEUES). Raises ConfigurationError when neither server is named, a URL cannot be read, or a queue's
+    name is none.
     """
 
     def __init__(

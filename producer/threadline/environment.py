@@ -20,8 +20,14 @@ class Variable(NamedTuple):
 
 
 VARIABLES: Final = (
-    Variable("REDIS_URL", "Redis or Valkey: redis://, rediss://, unix://", "embedded in `dev` and `demo`"),
+    Variable("REDIS_URL", "Redis or Valkey: redis://, rediss://, unix://, redis+sentinel://", "embedded in `dev` and `demo`"),
     Variable("DATABASE_URL", "Postgres 14 or newer", "embedded in `dev` and `demo`"),
+    Variable("THREADLINE_DATABASE_POOLER", "transaction: a transaction pooler stands before DATABASE_URL", "none"),
+    Variable(
+        "THREADLINE_DATABASE_DIRECT_URL",
+        "Postgres past that pooler: a worker's heartbeat, sweep and locks, and migrate",
+        "DATABASE_URL",
+    ),
     Variable("THREADLINE_AGENTS", "a langgraph.json, or name=module:attr,…; adds to the built-in research", "–"),
     Variable("THREADLINE_MSGPACK_TYPES", "module:Class,…: types in agents' states that no schema of theirs names", "–"),
     Variable("THREADLINE_CHECKPOINT_SCHEMA", "Postgres schema of checkpoints that are adopted", "the namespace"),
@@ -38,6 +44,8 @@ VARIABLES: Final = (
     Variable("THREADLINE_METRICS_HOST", "where that port listens", "127.0.0.1"),
     Variable("THREADLINE_LOG_FORMAT", "json or console", "json unless a terminal"),
     Variable("THREADLINE_LOG_LEVEL", "debug, info, warning or error", "info"),
+    Variable("THREADLINE_LOG_CONTENT", "on: logs show what users and agents say; secrets never", "off; on in dev"),
+    Variable("THREADLINE_LOG_LINES_PER_JOB", "lines of an agent, its tools and libraries in one run of a job", "1000"),
     Variable("THREADLINE_EVENT_TTL_SECONDS", "how long a job's log is kept in Redis", "86400"),
     Variable("THREADLINE_EVENT_MAX", "how many events a job's log keeps", "10000"),
     Variable("THREADLINE_ENQUEUE_KEYS", "id:base64key,…: HMAC that jobs from Redis alone must carry", "off"),

@@ -1,4 +1,4 @@
-"""Connections to Redis with a time limit on everything, from a URL: redis-py's (TLS, ACL users, options) or Sentinels'."""
+"""Connections to Redis with a time limit on everything, from a URL that redis-py reads or that names Sentinels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from redis.backoff import ExponentialBackoff
 from threadline.errors import ConfigurationError
 from threadline.redis_sentinel import connect_sentinel, is_sentinel_url
 
-__all__ = ["CLUSTER", "REDIS_ERRORS", "connect_redis", "is_cluster", "reason", "uncancelled"]
+__all__ = ["CLUSTER", "REDIS_ERRORS", "connect_redis", "is_cluster", "of_cluster", "reason", "uncancelled"]
 
 T = TypeVar("T")
 
@@ -51,7 +51,8 @@ def connect_redis(url: str, *, kind: type[Redis] = Redis, **options: Any) -> Any
         # `from None`: the standard library's message quotes what it took for the port, a piece of the password.
         raise ConfigurationError(
             "REDIS_URL is not a URL that redis-py reads: use redis://[user:password@]host:port/0, rediss://, unix:// or"
-            " redis+sentinel://[user:password@]host:26379,host:26379/PRIMARY/0, special characters in the password as %XX"
+            " redis+sentinel://[user:password@]host:26379,host:26379/PRIMARY/0, special characters in the password as"
+            " %XX"
         ) from None
 
 
@@ -61,6 +62,11 @@ async def is_cluster(client: Redis) -> bool:
         return bool((await client.info("cluster")).get("cluster_enabled"))
     except exceptions.NoPermissionError:
         return False
+
+
+def of_cluster(error: BaseException) -> bool:
+    """Whether this is the refusal of a cluster's node, which no second try changes."""
+    return isinstance(error, exceptions.ResponseError) and _CLUSTERS_OWN.search(str(error)) is not None
 
 
 async def uncancelled(call: Awaitable[T]) -> T:
@@ -78,6 +84,6 @@ async def uncancelled(call: Awaitable[T]) -> T:
 
 def reason(error: BaseException) -> str:
     """An error of Redis as one line for people. redis-py's messages name host and port, never the password."""
-    if isinstance(error, exceptions.ResponseError) and _CLUSTERS_OWN.search(str(error)):
+    if of_cluster(error):
         return CLUSTER
     return " ".join(str(error).split()) or type(error).__name__

@@ -46,8 +46,10 @@ class SentinelAddress(NamedTuple):
         if parts is None:
             raise ValueError("not redis+sentinel://host,host/MASTER")
         scheme, user = parts["scheme"].lower(), parts["user"]
-        options = parse_url(
-            f"{scheme}://{user + '@' if user is not None else ''}sentinel/{parts['db'] or 0}?{parts['query'] or ''}"
+        options: dict[str, Any] = dict(
+            parse_url(
+                f"{scheme}://{user + '@' if user is not None else ''}sentinel/{parts['db'] or 0}?{parts['query'] or ''}"
+            )
         )
         for named in ("host", "port", "connection_class"):
             options.pop(named, None)
@@ -57,7 +59,7 @@ class SentinelAddress(NamedTuple):
             [_host(text) for text in parts["hosts"].split(",")],
             unquote(parts["master"]),
             scheme == "rediss",
-            dict(options),
+            options,
             {**shared, **login},
         )
 
@@ -81,8 +83,8 @@ def connect_sentinel(url: str, *, kind: type[Redis], **settings: Any) -> Any:
         **address.to_sentinels,
         "ssl": address.tls,
     }
-    sentinels = Sentinel(address.sentinels, sentinel_kwargs=to_sentinels)
-    # redis-py's stubs know neither a subclass's options nor `from_pool` of a subclass.
+    # redis-py has no types here.
+    sentinels = Sentinel(address.sentinels, sentinel_kwargs=to_sentinels)  # type: ignore[no-untyped-call]
     return kind.from_pool(_Pool(address.master, sentinels, ssl=address.tls, **to_primary))  # type: ignore[no-untyped-call]
 
 

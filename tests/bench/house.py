@@ -23,20 +23,21 @@ _TESTS = Path(__file__).parent.parent
 
 
 class House(NamedTuple):
-    """`start()` starts a worker process and waits until it is ready."""
+    """`start()` starts a worker process and waits until it is ready; `env` is what it is given."""
 
     urls: ServerUrls
     workers: Workers
+    env: dict[str, str]
 
     def start(self) -> WorkerHandle:
         return self.workers.start()
 
 
 @contextmanager
-def house(**env: str) -> Iterator[House]:
+def house(*, max_connections: int = 300, **env: str) -> Iterator[House]:
     """Servers, migrated; workers get `env` beside the agent `slow`, and are killed at the end."""
     keep = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "THREADLINE_EMBEDDED") if name in os.environ}
-    with test_servers() as urls, tempfile.TemporaryDirectory() as cache:
+    with test_servers(max_connections=max_connections) as urls, tempfile.TemporaryDirectory() as cache:
         asyncio.run(_migrate(urls))
         own = {
             **keep,
@@ -51,7 +52,7 @@ def house(**env: str) -> Iterator[House]:
             **env,
         }
         with Workers(own) as workers:
-            yield House(urls, workers)
+            yield House(urls, workers, own)
 
 
 async def _migrate(urls: ServerUrls) -> None:

@@ -14,7 +14,7 @@ import redis
 from psycopg import errors
 
 from support.chaos_processes import package_roots
-from support.estate import NAMESPACE, Estate, apply_sql, estate_on, managed_database, valkey_with
+from support.estate import NAMESPACE, Estate, apply_sql, managed_database, valkey_with
 from support.gates import Gates, until
 from support.receiver import receiving
 from support.workers import WorkerHandle, Workers
@@ -26,12 +26,6 @@ from threadline_worker.embedded import ServerUrls
 
 KEYS = Keys(NAMESPACE)
 QUICK = {"THREADLINE_HEARTBEAT_SECONDS": "0.25", "THREADLINE_LEASE_SECONDS": "1.5"}
-
-
-@pytest.fixture(scope="module")
-def estate(servers: ServerUrls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Estate]:
-    with estate_on(servers, tmp_path_factory.mktemp("estate")) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

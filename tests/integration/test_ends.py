@@ -29,6 +29,7 @@ async def ledger(database_url: str) -> Any:
 
 async def _register(ledger: Custody, worker_id: str, agents: str) -> None:
     params = {"worker_id": worker_id, "lock_key": hash(worker_id), "version": "0", "agents": agents, "concurrency": 1}
+    params["queues"] = ["default"]
     await ledger.database.rows(ledger.queries["register"], params)
 
 

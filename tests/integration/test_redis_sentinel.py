@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from support.gates import Gates, until
+from support.logs import Reader
 from support.valkeys import PRIMARY, Sentinels, sentinels
 from threadline import BackendUnavailable, Client, sync
 from threadline.contract.events import EventId
@@ -62,7 +62,7 @@ def test_a_url_that_cannot_be_read_is_refused_without_its_password(url: str) -> 
 async def test_what_is_wrong_with_the_sentinels_is_told(house: Sentinels) -> None:
     wrong = {
         house.url_of("nobody"): "no Sentinel names a healthy primary 'nobody'",
-        house.url_of(PRIMARY, sentinel_password="no"): f"127.0.0.1:{house.watchers[0].port} - AuthenticationError",  # noqa: S106 - a wrong one
+        house.url_of(PRIMARY, sentinel_password="no"): f"127.0.0.1:{house.watchers[0].port} - AuthenticationError",
         house.url.replace("app:", "app:no"): "invalid username-password pair",
     }
     for url, told in wrong.items():
@@ -80,10 +80,9 @@ async def test_a_failover_moves_worker_clients_and_followers(house: Sentinels, w
     async with Client(**settings) as client:
         gates.close("t", 1)
         job = await client.enqueue("steps", {"done": [], "until": 4}, thread_id="t")
-        heard: list[Any] = []
-        follower = asyncio.create_task(_follow(job, heard))
+        follower = Reader(job.events())
         await gates.begun("t", 1)
-        await until(lambda: any(event.type == "updates" for event in heard), "the first step was heard of live")
+        await until(lambda: any(event.type == "updates" for event in follower.events), "the first step was heard of")
 
         old.kill()
         during = await client.enqueue("steps", {"done": [], "until": 1}, thread_id="u")
@@ -92,12 +91,12 @@ async def test_a_failover_moves_worker_clients_and_followers(house: Sentinels, w
 
         assert await job.result(timeout=20) == {"done": [0, 1, 2, 3], "until": 4}
         assert await during.result(timeout=20) == {"done": [0], "until": 1}
-        await asyncio.wait_for(follower, 20)
+        await follower.end()
         after = await client.enqueue("steps", {"done": [], "until": 2}, thread_id="v")
         assert [event.type async for event in after.events()][-1] == "succeeded"
     assert gates.steps("t") == [0, 1, 2, 3]
     assert worker.process.poll() is None
-    assert_whole_or_told(heard)
+    assert_whole_or_told(follower.events)
     with sync.Client(**settings) as blocking:
         assert blocking.enqueue("steps", {"done": [], "until": 1}).result(timeout=20) == {"done": [0], "until": 1}
     told = subprocess.run(
@@ -105,11 +104,6 @@ async def test_a_failover_moves_worker_clients_and_followers(house: Sentinels, w
         env={**env, "REDIS_URL": house.url}, capture_output=True, text=True, check=True, timeout=30,
     )  # fmt: skip
     assert '"succeeded"' in told.stdout.splitlines()[-1]
-
-
-async def _follow(job: Any, heard: list[Any]) -> None:
-    async for event in job.events():
-        heard.append(event)
 
 
 def _is_primary(house: Sentinels, old: Any) -> bool:

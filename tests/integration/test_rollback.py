@@ -87,6 +87,7 @@ async def ledger(database_url: str) -> Any:
                 "version": "0",
                 "agents": '{"steps": {"text_input": false}}',
                 "concurrency": 1,
+                "queues": ["default"],
             },
         )
         yield made

@@ -68,6 +68,7 @@ class Desk:
                 "version": "0",
                 "agents": "{}",
                 "concurrency": 1,
+                "queues": ["default"],
             },
         )
         return worker_id

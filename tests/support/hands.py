@@ -78,7 +78,7 @@ class Hands:
 
     async def _register(self, name: str) -> None:
         agents = {"worker_id": name, "lock_key": 1, "version": "1", "agents": '{"research": {}}', "concurrency": 1}
-        await self._database.rows(self._custody.queries["register"], agents)
+        await self._database.rows(self._custody.queries["register"], {**agents, "queues": ["default"]})
 
     def _run(self, call: Any) -> Any:
         return self._runner.run(call)

@@ -69,10 +69,12 @@ class Bench:
     def __init__(self, database: Database) -> None:
         self.ledger = Custody(database, Queries(Keys().schema))
 
-    async def worker(self, worker_id: str, agents: str = '{"steps": {"text_input": null}}') -> str:
+    async def worker(
+        self, worker_id: str, agents: str = '{"steps": {"text_input": null}}', queues: tuple[str, ...] = ("default",)
+    ) -> str:
         """Register a worker."""
         params = {"worker_id": worker_id, "lock_key": 1, "version": "0", "agents": agents, "concurrency": 1}
-        await self.run("register", **params)
+        await self.run("register", **params, queues=list(queues))
         return worker_id
 
     async def enqueue(self, **options: Any) -> Enqueued:

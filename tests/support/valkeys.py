@@ -124,7 +124,7 @@ def sentinels(watchers: int = 1) -> Iterator[Sentinels]:
         watching = [launch(f"s{n}", told, options=["--sentinel"], password=own) for n in range(watchers)]
         _until(lambda: first.ask("WAIT", "1", "100") == 1)
         for watcher in watching:
-            _until(lambda asked=watcher: _knows(asked, watchers))  # type: ignore[misc]  # a default binds the loop's
+            _until(lambda asked=watcher: _knows(asked, watchers))
         yield Sentinels([first, second], watching, {"password": secret, "sentinel_password": own})
 
 
@@ -141,7 +141,7 @@ def a_cluster(nodes: int) -> Iterator[list[Configured]]:
             member.ask("CLUSTER", "ADDSLOTSRANGE", str(n * each), str(last))
             member.ask("CLUSTER", "MEET", "127.0.0.1", str(members[0].port), str(buses[0]))
         for member in members:
-            _until(lambda asked=member: b"cluster_state:ok" in _raw(asked))  # type: ignore[misc]  # the same
+            _until(lambda asked=member: b"cluster_state:ok" in _raw(asked))
         yield members
 
 

@@ -12,6 +12,7 @@ from threadline.ledger.custody import Custody
 from threadline.ledger.transition_event import event_of, queued_event
 from threadline.log.append import Appended, EventLog
 from threadline.redis_client import REDIS_ERRORS, reason
+from threadline_worker.telemetry.job_fields import job_fields
 from threadline_worker.telemetry.metrics import Metrics
 
 __all__ = ["Announcer"]
@@ -54,7 +55,7 @@ class Announcer:
             # A stale epoch counts as announced: the log already tells a later story.
             await self._ledger.announced(row["job_id"], row["epoch"])
         except (*REDIS_ERRORS, BackendUnavailable, CannotDecrypt) as error:
-            log.warning("announce.failed", job_id=row["job_id"], epoch=row["epoch"], error=reason(error))
+            log.warning("announce.failed", **job_fields(row), error=reason(error))
 
     async def announce_missed(self) -> int:
         """Announce what nobody has announced in time; how many."""

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import structlog
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.store.postgres.aio import AsyncPostgresStore
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, errors
 from psycopg.rows import DictRow
 
 from threadline.contract.keys import Keys
 from threadline.errors import BackendUnavailable, ConfigurationError, NotMigrated
 from threadline.ledger.database import Database
-from threadline.ledger.migrate import check_migrated, lock_key, migrate
+from threadline.ledger.migrate import LATEST, check_migrated, lock_key, migrate, take_lock
 from threadline.redis_client import CLUSTER, REDIS_ERRORS, is_cluster, reason
 from threadline_worker.checkpoint_schema import check_checkpoints, make_room
 
@@ -37,7 +38,7 @@ async def wait_for_servers(redis: Any, database: Database, keys: Keys, *, limit:
     delay = 0.25
     while True:
         try:
-            await _check(redis, database, keys)
+            version = await _check(redis, database, keys)
         except NotMigrated:
             raise
         except BackendUnavailable as error:
@@ -47,10 +48,13 @@ async def wait_for_servers(redis: Any, database: Database, keys: Keys, *, limit:
             await asyncio.sleep(delay)
             delay = min(delay * 2, 5.0)
         else:
+            if version > LATEST:
+                log.info("worker.configuration", schema=version, known=LATEST, problem="a newer release has migrated")
             return
 
 
-async def _check(redis: Any, database: Database, keys: Keys) -> None:
+async def _check(redis: Any, database: Database, keys: Keys) -> int:
+    """The schema's version."""
     try:
         await redis.ping()
         clustered = await is_cluster(redis)
@@ -59,19 +63,29 @@ async def _check(redis: Any, database: Database, keys: Keys) -> None:
     if clustered:
         raise ConfigurationError(CLUSTER)
     async with database.connection() as connection:
-        await check_migrated(connection, keys)
+        version = await check_migrated(connection, keys)
         await check_checkpoints(connection, keys)
+    return version
 
 
-async def migrate_all(database: Database, keys: Keys) -> list[str]:
+async def migrate_all(
+    database: Database, keys: Keys, *, on_wait: Callable[[str], None] = lambda _why: None
+) -> list[str]:
     """The ledger's migrations and LangGraph's own set-up, under one lock; what was applied.
 
-    Safe when several run at once: LangGraph's `setup()` alone is not (findings.md).
+    Safe when several run at once: LangGraph's `setup()` alone is not (findings.md). `on_wait` hears of locks that
+    are waited for. Raises BackendUnavailable, NotMigrated for a schema that is too new.
     """
     async with await database.connect() as connection:
-        applied = await migrate(connection, keys)
         try:
-            await _lock(connection, lock_key(f"{keys.schema}:langgraph"))
+            applied = await migrate(connection, keys, on_wait=on_wait)
+        except (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction) as error:
+            said = str(error).partition("\n")[0]
+            raise BackendUnavailable(
+                f"Postgres: {said}: migrate as the role that owns schema {keys.schema}, on the primary"
+            ) from error
+        try:
+            await take_lock(connection, lock_key(f"{keys.schema}:langgraph"))
             await make_room(connection, keys)
             await _look_in(connection, keys.checkpoints)
             saver: AsyncPostgresSaver = AsyncPostgresSaver(connection)
@@ -81,18 +95,6 @@ async def migrate_all(database: Database, keys: Keys) -> list[str]:
         except psycopg.Error as error:
             raise BackendUnavailable(f"LangGraph's tables could not be set up: {error}") from error
     return applied
-
-
-async def _lock(connection: AsyncConnection[DictRow], key: int) -> None:
-    """Take a session lock by asking again and again.
-
-    Waiting inside Postgres would hold a snapshot, and the holder's CREATE INDEX CONCURRENTLY waits for all snapshots.
-    """
-    while True:
-        row = await (await connection.execute("SELECT pg_try_advisory_lock(%s) AS taken", (key,))).fetchone()
-        if row and row["taken"]:
-            return
-        await asyncio.sleep(0.1)
 
 
 async def _look_in(connection: AsyncConnection[DictRow], schema: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from threadline.contract import arq_message
 from threadline.contract.keys import Keys
+from threadline.contract.queues import DEFAULT_QUEUE
 from threadline_worker.messages import Unreadable, is_wake_up, job_of
 
 __all__ = ["CarriedJobs"]
@@ -26,11 +27,18 @@ _MOST_SEEN: Final = 200_000
 
 
 class CarriedJobs:
-    """The waiting messages of one queue. `clock` is monotonic seconds."""
+    """The waiting messages of one queue, whose key is `key`. `clock` is monotonic seconds."""
 
-    def __init__(self, redis: Any, keys: Keys, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        redis: Any,
+        keys: Keys,
+        queue: str = DEFAULT_QUEUE,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.key = keys.queue_of(queue)
         self._redis = redis
-        self._keys = keys
         self._clock = clock
         #: Ids that carry nothing: of the last whole walk, and of the one that is under way.
         self._seen: set[bytes] = set()
@@ -46,7 +54,7 @@ class CarriedJobs:
         deadline = self._clock() + seconds
         due = await self._now_ms()
         while True:
-            page = await self._redis.zrangebyscore(self._keys.queue, "-inf", due, start=self._from, num=_PAGE)
+            page = await self._redis.zrangebyscore(self.key, "-inf", due, start=self._from, num=_PAGE)
             taken: set[bytes] = set()
             async with aclosing(self._of_page(page)) as found:
                 async for message in found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -17,15 +18,18 @@ __all__ = ["agents", "demo", "dev", "migrate", "worker"]
 
 @click.command()
 @click.option("--concurrency", type=click.IntRange(1, 10_000), help="Jobs at once (THREADLINE_CONCURRENCY).")
-@click.option("--burst", is_flag=True, help="End once the queue is empty.")
+@click.option(
+    "--queue", "queues", metavar="Q", multiple=True, help="Serve this one (THREADLINE_WORKER_QUEUES); repeat."
+)
+@click.option("--burst", is_flag=True, help="End once the queues that it serves are empty.")
 @click.option("--until-eof", is_flag=True, hidden=True, help="End when standard input ends (dev and demo).")
-def worker(concurrency: int | None, burst: bool, until_eof: bool) -> None:
+def worker(concurrency: int | None, queues: tuple[str, ...], burst: bool, until_eof: bool) -> None:
     """Run a worker until SIGTERM or Ctrl-C; the first drains, the second stops at once."""
     from threadline_worker.settings import WorkerSettings  # noqa: PLC0415 - heavy imports wait until they are needed
     from threadline_worker.telemetry.logs import configure_logs  # noqa: PLC0415
 
-    settings = WorkerSettings.from_env(concurrency=concurrency)
-    configure_logs(settings.log_level, settings.log_format, reticent=settings.client.vault.on)
+    settings = WorkerSettings.from_env(concurrency=concurrency, queues=queues)
+    configure_logs(settings.log_level, settings.log_format, content=settings.log_content)
     from threadline_worker.signals import run_worker  # noqa: PLC0415
 
     run_worker(settings, burst=burst, until_eof=until_eof)
@@ -43,8 +47,8 @@ def migrate() -> None:
         raise click.UsageError("DATABASE_URL is not set: set it, or run `threadline dev`, which prints one")
 
     async def run() -> tuple[list[str], str | None]:
-        async with Database(settings.database_url or "", application_name="threadline-migrate", limit=60.0) as database:
-            applied = await migrate_all(database, settings.keys)
+        async with Database(settings.direct_url or "", application_name="threadline-migrate", limit=60.0) as database:
+            applied = await migrate_all(database, settings.keys, on_wait=partial(click.echo, err=True))
             return applied, await set_up_index(database, settings.keys, memory, settings.vault)
 
     applied, unindexed = asyncio.run(run())
@@ -81,7 +85,7 @@ def demo(question: str | None, corpus: Path | None) -> None:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="An array of {name, input_schema}.")
+@click.option("--json", "as_json", is_flag=True, help="An array of {name, input_schema, fingerprint}.")
 def agents(as_json: bool) -> None:
     """List the agents that a worker here would run, with their input."""
     import os  # noqa: PLC0415
@@ -99,7 +103,9 @@ def agents(as_json: bool) -> None:
         for name in known.names:
             try:
                 async with known.opening(name) as opening:
-                    found.append({"name": name, "input_schema": (await opening.ready).input_schema()})
+                    agent = await opening.ready
+                    known_of = {"input_schema": agent.input_schema(), "fingerprint": agent.fingerprint}
+                    found.append({"name": name, **known_of})
             except (AgentConfigError, InvalidJob) as error:
                 found.append({"name": name, "input_schema": None, "error": str(error)})
         return found

@@ -49,6 +49,8 @@ def worker_env(urls: ServerUrls, **more: str) -> dict[str, str]:
         "THREADLINE_MODEL": "offline",
         "THREADLINE_METRICS_PORT": "0",
         "THREADLINE_CACHE_DIR": str((DATA_DIR / "cache").absolute()),
+        # Sealed is sealed, also here.
+        **({} if os.environ.get("THREADLINE_ENCRYPTION_KEYS") else {"THREADLINE_LOG_CONTENT": "on"}),
         **os.environ,
         "REDIS_URL": urls.redis_url,
         "DATABASE_URL": urls.database_url,

@@ -9,6 +9,7 @@ from threadline.errors import ConfigurationError, InvalidJob
 from threadline_worker.agents.errors import AgentConfigError, FactoryError
 from threadline_worker.agents.registry import RESEARCH, Agents
 from threadline_worker.telemetry.logs import configure_logs
+from threadline_worker.telemetry.traces import missing_extra, wanted
 
 __all__ = ["check_agents"]
 
@@ -23,7 +24,16 @@ def check_agents() -> list[Finding]:
         agents = Agents(os.environ.get("THREADLINE_AGENTS", ""), os.environ)
     except ConfigurationError as error:
         return [("agents", "fail", str(error), "correct THREADLINE_AGENTS")]
-    return asyncio.run(_check(agents))
+    return [*_check_traces(), *asyncio.run(_check(agents))]
+
+
+def _check_traces() -> list[Finding]:
+    """Nothing to say where nobody asks for traces."""
+    if (asked := wanted(os.environ)) is None:
+        return []
+    if (problem := missing_extra(os.environ)) is not None:
+        return [("traces", "warn", problem, "install it where the workers run; jobs run all the same")]
+    return [("traces", "ok", f"asked for by {asked}", "")]
 
 
 async def _check(agents: Agents) -> list[Finding]:

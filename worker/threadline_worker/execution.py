@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ from threadline import dispatch
 from threadline.contract.arq_message import Message, message_id
 from threadline.contract.keys import Keys
 from threadline.contract.states import Code, State
-from threadline.contract.traceparent import trace_id_of
 from threadline.errors import BackendUnavailable, CannotDecrypt, InvalidJob
 from threadline.ledger.custody import Claim, Custody, Due
 from threadline.ledger.database import Database
@@ -53,7 +53,10 @@ from threadline_worker.publisher import Publisher
 from threadline_worker.run_order import order_of
 from threadline_worker.runs import Run
 from threadline_worker.settings import WorkerSettings
+from threadline_worker.telemetry.job_fields import job_fields
+from threadline_worker.telemetry.line_budget import LineBudget
 from threadline_worker.telemetry.metrics import Metrics
+from threadline_worker.telemetry.traces import NO_TRACES, Traces
 from threadline_worker.webhooks.courier import Courier
 
 __all__ = ["Execution", "Services"]
@@ -83,6 +86,7 @@ class Services:
     metrics: Metrics
     courier: Courier
     store: StoreConfig
+    traces: Traces = NO_TRACES
 
 
 class Execution:
@@ -95,18 +99,16 @@ class Execution:
     async def execute(self) -> None:
         """Never raises for what the job does; the outcome is in the ledger, or the lease was lost."""
         claim = self._run.claim
-        with structlog.contextvars.bound_contextvars(
-            job_id=claim.job_id,
-            thread_id=claim.thread_id,
-            agent=claim.agent,
-            epoch=claim.epoch,
-            trace_id=trace_id_of(claim.job_id, claim.options.get("traceparent")),
-        ):
+        # Not taken back: this task is the job's own, and what is logged of its end is about the job, too.
+        structlog.contextvars.bind_contextvars(**job_fields(claim._asdict()))
+        with LineBudget(self._services.settings.log_lines).of_this_job():
             self._note_claim(claim)
+            self._run.trace = self._services.traces.run(claim)
             outcome = await self._outcome()
             if isinstance(outcome, Released) and outcome.code == Code.TRANSIENT:
                 await self._check_connections()
             row = await self._settle(outcome)
+            self._run.trace.ended(self._run.claim, row)
             if row is not None:
                 if "webhook_url" in claim.options:  # the ledger has written the report: this is only the quick way
                     self._services.courier.soon.set()
@@ -123,7 +125,8 @@ class Execution:
             metrics.job_wait.labels(agent=claim.agent).observe(max(claim.waited_seconds, 0.0))
         if claim.pickup_seconds is not None:
             metrics.pickup.observe(max(claim.pickup_seconds, 0.0))
-        log.info("job.claimed", pickup_seconds=claim.pickup_seconds)
+        graph = self._services.agents.fingerprint(claim.agent)
+        log.info("job.claimed", pickup_seconds=claim.pickup_seconds, fingerprint=graph)
 
     async def _outcome(self) -> Outcome:
         try:
@@ -180,6 +183,7 @@ class Execution:
         if lifted is None:
             return Lost()
         self._run.claim = lifted.claim
+        self._run.trace.lifted(lifted.claim)
         async with Publisher(
             services.events,
             claim.job_id,
@@ -294,7 +298,7 @@ class Execution:
     def _note_end(self, row: Mapping[str, Any]) -> None:
         metrics, claim = self._services.metrics, self._run.claim
         if row["state"] == State.QUEUED:
-            log.info("job.released", code=row["code"], message=self._loggable(row["message"]))
+            log.info("job.released", code=row["code"], message=row["message"])
             return
         code = row["code"] or ""
         if claim.kind == "internal":
@@ -306,12 +310,7 @@ class Execution:
         seconds = row.get("running_seconds")
         if seconds is not None:
             metrics.job_duration.labels(agent=claim.agent, state=row["state"]).observe(seconds)
-        message = self._loggable(row["message"])
-        log.info("job.finished", state=row["state"], code=code or None, message=message, seconds=seconds)
-
-    def _loggable(self, message: str | None) -> str | None:
-        """With encryption what an agent's error says is for those with the key."""
-        return None if self._services.ledger.vault.on else message
+        log.info("job.finished", state=row["state"], code=code or None, message=row["message"], seconds=seconds)
 
     async def _hand_on(self, thread_id: str) -> None:
         """The next job of the thread, or this one again: wake somebody at once instead of at the next sweep."""
@@ -354,8 +353,10 @@ def _no_agent(error: Exception) -> Outcome:
 
 
 async def send_due(redis: Any, keys: Keys, due: list[Due]) -> None:
-    """Put wake-ups for these dispatches into the queue. Raises redis' errors; the sweep finds what was lost."""
+    """Put wake-ups for these dispatches into their queues. Raises redis' errors; the sweep finds what was lost."""
     enqueued = int(time.time() * 1000)
-    await dispatch.send(
-        redis, keys, [Message(message_id(job.job_id, job.epoch, job.n), [job.job_id], enqueued) for job in due]
-    )
+    messages: defaultdict[str, list[Message]] = defaultdict(list)
+    for job in due:
+        messages[job.queue].append(Message(message_id(job.job_id, job.epoch, job.n), [job.job_id], enqueued))
+    for queue, wake_ups in messages.items():
+        await dispatch.send(redis, keys, wake_ups, queue=queue)

@@ -6,20 +6,32 @@ or a subagent; the value of a channel that has gone is left out of the next step
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import structlog
 from langchain_core.runnables import RunnableConfig
 from langgraph._internal._constants import CONFIG_KEY_CHECKPOINTER, TASKS
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.pregel import Pregel
 from langgraph.types import Send
 
+from threadline.contract.states import Code
+from threadline.errors import InvalidJob
 from threadline_worker.agents.fingerprint import Structure
 from threadline_worker.agents.subgraphs import subgraphs
+from threadline_worker.checkpoints import Fence, FencedSaver
+from threadline_worker.outcome import Failed, Outcome, Released
 
-__all__ = ["gone"]
+if TYPE_CHECKING:
+    from threadline.ledger.custody import Claim
+    from threadline_worker.agents.registry import Agent
+    from threadline_worker.execution import Services
+
+__all__ = ["GraphChangedError", "changed", "gone", "gone_for", "note_graph"]
+
+log = structlog.get_logger(__name__)
 
 Graph = Pregel[Any, Any, Any, Any]
 #: A node of a StateGraph is started by a channel of its own.
@@ -28,6 +40,51 @@ _TO: Final = "branch:to:"
 _PASSING: Final = frozenset({"EphemeralValue", "UntrackedValue"})
 #: Of these the head has no value to see, it stands in earlier checkpoints.
 _ELSEWHERE: Final = frozenset({"DeltaChannel"})
+
+
+class GraphChangedError(InvalidJob):
+    """The thread stands where the graph has nothing any more; the message says what to do."""
+
+
+async def gone_for(claim: Claim, agent: Agent, services: Services) -> list[str]:
+    """What this job's thread lacks; nothing where it was left with the same graph. Raises BackendUnavailable."""
+    left_with = claim.row.get("agent_fingerprint")
+    if left_with == agent.fingerprint:
+        return []
+    ledger = services.ledger
+    before = None if left_with is None else await ledger.graph(left_with)
+    # One of its own: what is read here is not what the run goes on from.
+    fence = Fence(claim.job_id, claim.thread_id, claim.epoch, claim.worker_id)
+    saver = FencedSaver(services.checkpoints, fence, ledger.queries, serde=agent.serde, vault=ledger.vault)
+    return await gone(agent.graph, saver, claim.thread_id, before)
+
+
+async def changed(claim: Claim, agent: Agent, services: Services, lost: Sequence[str]) -> Outcome:
+    """The job is for a worker that still has the graph; without one it fails, and a retry goes on where it stands."""
+    left_with = claim.row.get("agent_fingerprint")
+    if left_with is not None and await services.ledger.leave_to(claim, left_with):
+        return Released(Code.GRAPH_CHANGED)
+    return Failed(Code.GRAPH_CHANGED, _told(claim, agent, lost))
+
+
+def _told(claim: Claim, agent: Agent, lost: Sequence[str]) -> str:
+    left_with = claim.row.get("agent_fingerprint")
+    earlier = "another one" if left_with is None else left_with
+    return (
+        f"the graph of agent {claim.agent} is {agent.fingerprint} now and has no {', no '.join(lost)}, where the thread"
+        f" stands; the job ran in {earlier}: run a worker with the graph as it was, or bring that back, and then"
+        f" `threadline retry {claim.job_id}`"
+    )
+
+
+async def note_graph(claim: Claim, agent: Agent, services: Services, checkpoint_id: str | None) -> None:
+    """The job goes on from this checkpoint in this graph, and the ledger knows. Raises BackendUnavailable."""
+    told, word, left_with = services.agents.told, agent.fingerprint, claim.row.get("agent_fingerprint")
+    structure = None if word in told else agent.structure
+    await services.ledger.note_checkpoint(claim, checkpoint_id, fingerprint=word, structure=structure)
+    told.add(word)
+    if left_with not in {None, word}:
+        log.info("agent.changed", before=left_with, fingerprint=word)
 
 
 async def gone(

@@ -29,6 +29,7 @@ from threadline_worker.checkpoints import (
 )
 from threadline_worker.effects import LedgerEffects, effects_of_this_run
 from threadline_worker.exhaustion import end_if_exhausted
+from threadline_worker.graph_change import changed, gone_for, note_graph
 from threadline_worker.memory.moves import moves_of_user
 from threadline_worker.memory_store import FencedStore
 from threadline_worker.origins import Loaded, Origins, Part
@@ -97,6 +98,7 @@ class GraphRun:
             before=options["interrupt_before"],
             after=options["interrupt_after"],
             answers=await answers_of(claim, self._services.ledger, saver),
+            gone=partial(gone_for, claim, self._agent, self._services),
         )
         match found.action:
             case "finished":
@@ -105,10 +107,12 @@ class GraphRun:
                 return Interrupted([_prompt(interrupt) for interrupt in found.interrupts])
             case "superseded":
                 return Failed(Code.SUPERSEDED, "the thread went on without this job")
+            case "changed":
+                return await changed(claim, self._agent, self._services, found.gone)
             case _:
                 # An answer to a person goes on from the checkpoint that asked.
                 self._origins.anew = found.action == "start" and claim.kind != "resume"
-                await self._services.ledger.note_checkpoint(claim, found.checkpoint_id)
+                await note_graph(claim, self._agent, self._services, found.checkpoint_id)
                 claim.row["checkpoint_id"] = found.checkpoint_id
                 dense = not _DENSE.isdisjoint(options["stream_modes"])
                 return found.step if found.action == "resume" and dense else None
@@ -145,6 +149,7 @@ class GraphRun:
         # This task's own context: every task and thread of the graph inherits it.
         effects = LedgerEffects(ledger.database, services.effects, ledger.queries, self._fence(), vault=ledger.vault)
         effects_of_this_run.set(effects)
+        self._run.trace.attach()
         try:
             return await self._stream(publisher, store)
         except GraphDrained:
@@ -260,6 +265,7 @@ class GraphRun:
         self._progress = now
         self._run.progressed = True
         self._origins.committed(commit.namespace, commit.step)
+        self._run.trace.committed(commit.namespace, commit.step)
         if commit.namespace == "" and commit.step >= 0:
             metrics.supersteps.labels(agent=self._run.claim.agent).inc()
             metrics.superstep_seconds.labels(agent=self._run.claim.agent).observe(now - self._step_started)
@@ -306,7 +312,11 @@ class GraphRun:
         return {
             "configurable": configurable,
             "metadata": {"job_id": claim.job_id},
-            "callbacks": [self._origins.steps, TokenCounter(self._services.metrics, claim.agent)],
+            "callbacks": [
+                self._origins.steps,
+                TokenCounter(self._services.metrics, claim.agent),
+                *self._run.trace.callbacks,
+            ],
             "run_id": _uuid(claim.job_id),
             "recursion_limit": self._services.settings.recursion_limit,
         }

@@ -14,6 +14,7 @@ from threadline_worker.adoption import Adoption
 from threadline_worker.consumer import later
 from threadline_worker.execution import Execution
 from threadline_worker.runs import Run, Runs
+from threadline_worker.telemetry.job_fields import job_fields
 
 if TYPE_CHECKING:
     from threadline_worker.execution import Services
@@ -101,7 +102,7 @@ class Intake:
             await self._services.ledger.undispatch(job_id, int(number))
 
     def _note_end(self, row: Mapping[str, Any]) -> None:
-        log.info("job.finished", job_id=row["job_id"], state=row["state"], code=row["code"])
+        log.info("job.finished", **job_fields(row), state=row["state"], code=row["code"])
         if row.get("kind") == "internal":
             return
         self._services.metrics.jobs_finished.labels(

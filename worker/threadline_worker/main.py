@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import secrets
 import socket
@@ -10,13 +11,13 @@ import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack, suppress
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import structlog
 from arq.connections import ArqRedis
 from prometheus_client import CollectorRegistry
 
+from threadline import __version__
 from threadline.contract.codec import dumps
 from threadline.environment import unknown_variables
 from threadline.errors import BackendUnavailable
@@ -29,6 +30,7 @@ from threadline_worker.adoption import Adoption
 from threadline_worker.agents.registry import Agents
 from threadline_worker.announce import Announcer
 from threadline_worker.backends import wait_for_servers
+from threadline_worker.checkpoint_pool import check_schema, checkpoint_database
 from threadline_worker.consumer import Consumer
 from threadline_worker.execution import Services
 from threadline_worker.health import Health
@@ -43,7 +45,10 @@ from threadline_worker.runs import Runs
 from threadline_worker.settings import WorkerSettings
 from threadline_worker.sweep import Sweep
 from threadline_worker.telemetry.exposure import expose
+from threadline_worker.telemetry.logs import name_process
 from threadline_worker.telemetry.metrics import Metrics
+from threadline_worker.telemetry.trace_langsmith import flush_langsmith
+from threadline_worker.telemetry.traces import traces_of
 from threadline_worker.webhooks.courier import SLOTS, Courier
 from threadline_worker.webhooks.outbox import Outbox
 from threadline_worker.webhooks.sender import Sender
@@ -56,6 +61,8 @@ log = structlog.get_logger(__name__)
 _LAST_WORDS_SECONDS = 20.0
 #: Leaving the list of workers is a courtesy.
 _GOODBYE_SECONDS = 3.0
+#: At most: who collects traces may be away.
+_LAST_TRACES_SECONDS = 3.0
 
 
 def new_worker_id() -> str:
@@ -95,13 +102,16 @@ class WorkerProcess:
 
     async def run(self) -> None:
         """Raises BackendUnavailable if a server is not there at the start or the port is taken, NotMigrated."""
-        structlog.contextvars.bind_contextvars(worker_id=self.worker_id)
+        name_process(worker_id=self.worker_id)
         for warning in unknown_variables(self._settings.env):
             log.warning("worker.configuration", problem=warning)
-        log.info("worker.starting", version=version("threadline"))
+        log.info("worker.starting", version=__version__)
         async with AsyncExitStack() as stack:
+            self._traces = traces_of(self._settings.env, self.worker_id)
+            stack.push_async_callback(self._last_traces)
             services = await self._connect(stack)
             await self._register(services.ledger)
+            self._agents.on_learnt = lambda: self._tell_agents(services.ledger)
             stack.push_async_callback(self._unregister, services.ledger)
             await self._work(services, stack)
         log.info("worker.stopped")
@@ -112,27 +122,22 @@ class WorkerProcess:
         name = f"threadline:{self.worker_id}"
         redis: Any = connect_redis(settings.redis_url, kind=ArqRedis)
         stack.push_async_callback(redis.aclose)
-        database = await stack.enter_async_context(Database(settings.database_url, application_name=name, max_size=4))
-        await wait_for_servers(redis, database, keys)
-        checkpoints = await stack.enter_async_context(
-            Database(
-                settings.database_url,
-                application_name=name,
-                max_size=max(4, settings.concurrency),
-                transaction_timeout=settings.transaction_timeout,
-                options=f"-c search_path={keys.search_path.replace(' ', '')}",
-            )
+        database = await stack.enter_async_context(
+            Database(settings.database_url, application_name=name, max_size=4, **settings.client.statements)
         )
+        await wait_for_servers(redis, database, keys)
+        checkpoints = await stack.enter_async_context(checkpoint_database(settings, keys, name))
         effects = await stack.enter_async_context(
             Database(
-                settings.database_url,
+                settings.direct_url,
                 application_name=name,
                 transaction_timeout=settings.transaction_timeout,
                 lent=True,
             )
         )
-        async with checkpoints.connection():  # opens the pool
-            pass
+        await checkpoints.ready()
+        if settings.client.pooled:
+            await check_schema(checkpoints, keys)
         client = settings.client
         ledger = Custody(database, self._queries, lease_seconds=settings.lease, vault=client.vault)
         events = EventLog(
@@ -152,6 +157,7 @@ class WorkerProcess:
             metrics=self._metrics,
             courier=self._courier(stack, database),
             store=await open_store(checkpoints, keys, settings.memory, client.vault),
+            traces=self._traces,
         )
 
     def _courier(self, stack: AsyncExitStack, database: Database) -> Courier:
@@ -171,7 +177,7 @@ class WorkerProcess:
             register=lambda: self._register(ledger),
         )
         return Liveness(
-            settings.database_url,
+            settings.direct_url,
             self._queries,
             self.worker_id,
             heartbeat=settings.heartbeat,
@@ -186,7 +192,7 @@ class WorkerProcess:
     async def _work(self, services: Services, stack: AsyncExitStack) -> None:
         settings, liveness = self._settings, services.liveness
         direct = Database(
-            settings.database_url,
+            settings.direct_url,
             application_name=liveness.application_name,
             transaction_timeout=settings.transaction_timeout,
         )
@@ -203,6 +209,7 @@ class WorkerProcess:
             services.redis,
             self._keys,
             self._runs,
+            queues=self._settings.queues,
             handler=intake.take,
             dead_letter=adoption.dead_letter,
             may_claim=health.may_claim,
@@ -257,8 +264,7 @@ class WorkerProcess:
         """`--burst`: end once nothing that could be claimed is left."""
         while not self._draining.is_set():
             try:
-                # Messages that carry jobs are in no ledger yet.
-                waiting = await services.ledger.unfinished() or await services.redis.zcard(self._keys.queue)
+                waiting = await self._waiting(services)
                 idle = not waiting and not len(self._runs) and not self._tasks and not await services.courier.busy()
             except REDIS_ERRORS:  # BackendUnavailable is a ConnectionError, too
                 idle = False
@@ -267,15 +273,23 @@ class WorkerProcess:
                 return
             await asyncio.sleep(self._settings.heartbeat / 2)
 
+    async def _waiting(self, services: Services) -> bool:
+        """Whether the queues that are served here have anything left; carried jobs are in no ledger yet."""
+        queues = self._settings.queues
+        if await services.ledger.unfinished(queues):
+            return True
+        return any([await services.redis.zcard(self._keys.queue_of(queue)) for queue in queues])
+
     async def _register(self, ledger: Custody) -> None:
         row = await ledger.database.row(
             self._queries["register"],
             {
                 "worker_id": self.worker_id,
                 "lock_key": worker_lock_key(self._keys.schema, self.worker_id),
-                "version": version("threadline"),
+                "version": __version__,
                 "agents": dumps(self._agents.registered()).decode(),
                 "concurrency": self._settings.concurrency,
+                "queues": list(self._settings.queues),
             },
         )
         if row is not None and row["in_recovery"]:
@@ -283,12 +297,30 @@ class WorkerProcess:
         named = {"worker_id": self.worker_id, "user_names": self._settings.client.user_names.mark}
         await ledger.database.rows(self._queries["register_names"], named)
 
+    def _tell_agents(self, ledger: Custody) -> None:
+        self._spawn(self._register_agents(ledger))
+
+    async def _register_agents(self, ledger: Custody) -> None:
+        """A load tells the graph's fingerprint; nothing waits for it, and the next registration tells it, too."""
+        agents = dumps(self._agents.registered()).decode()
+        try:
+            await ledger.database.rows(
+                self._queries["register_agents"], {"worker_id": self.worker_id, "agents": agents}
+            )
+        except BackendUnavailable as error:
+            log.warning("beat.failed", error=reason(error))
+
     async def _unregister(self, ledger: Custody) -> None:
         try:
             async with asyncio.timeout(_GOODBYE_SECONDS):
                 await ledger.database.rows(self._queries["unregister"], {"worker_id": self.worker_id})
         except (BackendUnavailable, TimeoutError) as error:
             log.warning("beat.failed", error=reason(error))  # rescuers find the silence
+
+    async def _last_traces(self) -> None:
+        """What has not been sent yet: within the drain's time, or for a moment behind it."""
+        limit = min(_LAST_TRACES_SECONDS, max(0.5, self._settings.drain - self._drained_for()))
+        await asyncio.gather(self._traces.close(limit), flush_langsmith(limit))
 
     def _drained_for(self) -> float:
         return 0.0 if self._drain_began is None else time.monotonic() - self._drain_began
@@ -305,11 +337,13 @@ class WorkerProcess:
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Own a task until it ends; a drain waits for all of them."""
-        return self._own(asyncio.create_task(coroutine))
+        # Also for its end: a task's callback would run in the context of whoever began it.
+        context = contextvars.copy_context()
+        return self._own(asyncio.create_task(coroutine, context=context), context)
 
-    def _own(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
+    def _own(self, task: asyncio.Task[None], context: contextvars.Context | None = None) -> asyncio.Task[None]:
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._ended, context=context)
         return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:

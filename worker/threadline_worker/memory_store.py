@@ -179,7 +179,7 @@ async def _embedded(model: Embeddings, texts: list[str]) -> Mapping[str, list[fl
         async with asyncio.timeout(EMBED_SECONDS):
             made = await model.aembed_documents([text[:MAX_CHARS] for text in texts])
     except Exception as error:  # noqa: BLE001 - the boundary to anyone's service, whose errors have no common root
-        log.warning("store.embedding_failed", error=f"{type(error).__name__}: {error}"[:400], texts=len(texts))
+        log.warning("store.embedding_failed", error=type(error).__name__, says=str(error), texts=len(texts))
         return None
     return dict(zip(texts, made, strict=True))
 

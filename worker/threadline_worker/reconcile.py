@@ -12,6 +12,7 @@ from threadline.errors import BackendUnavailable
 from threadline.ledger.custody import Custody
 from threadline_worker.liveness import Beat, Owned
 from threadline_worker.runs import Runs
+from threadline_worker.telemetry.job_fields import job_fields
 from threadline_worker.telemetry.metrics import Metrics
 
 __all__ = ["Reconciler"]
@@ -60,7 +61,7 @@ class Reconciler:
             run.lose()
         elif owned.cancel is not None:
             if run.stopping is None:
-                log.info("job.cancel", job_id=job_id, code=owned.cancel)
+                log.info("job.cancel", **job_fields(run.claim._asdict()), code=owned.cancel)
             run.cancel(owned.cancel, rollback=owned.rollback)
 
     def _declared_dead(self) -> None:
@@ -84,5 +85,5 @@ class Reconciler:
         except BackendUnavailable:
             return  # the next beat finds it again
         if row is not None:
-            log.warning("claim.lost", job_id=job.job_id, epoch=job.epoch)
+            log.warning("claim.lost", **{**job_fields(row), "epoch": job.epoch})
             self._metrics.jobs_rescued.labels(cause="lost_message").inc()

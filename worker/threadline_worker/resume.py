@@ -1,12 +1,13 @@
-"""Decides, with the claim held, what to do with a job: start | resume | finished | waiting | superseded (R2).
+"""Decides, with the claim held: start | resume | finished | waiting | superseded | changed (R2).
 
 The thread's head and `state.tasks` decide, never `state.next`: a task whose writes were saved but whose super-step
-was not committed is missing in `next` and stands in `tasks`.
+was not committed is missing in `next` and stands in `tasks`. Neither has tasks of nodes that the graph no longer has:
+what it lacks is looked for first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -27,15 +28,21 @@ Graph = Pregel[Any, Any, Any, Any]
 class Decision:
     """`checkpoint_id` and `step` are the head's (None, -2 for a new thread); `values` are set for `finished`.
 
+    `gone` is what the thread needs and the graph lacks; set for `changed`.
     `answers` are those of a resume job that no task has taken yet; set for its `start`.
     """
 
-    action: Literal["start", "resume", "finished", "waiting", "superseded"]
+    action: Literal["start", "resume", "finished", "waiting", "superseded", "changed"]
     checkpoint_id: str | None = None
     step: int = -2
     interrupts: tuple[Interrupt, ...] = ()
     values: Any = None
     answers: dict[str, Any] | None = None
+    gone: tuple[str, ...] = ()
+
+
+async def _nothing() -> list[str]:
+    return []
 
 
 async def decide(
@@ -47,10 +54,12 @@ async def decide(
     before: Sequence[str] = (),
     after: Sequence[str] = (),
     answers: Answers | None = None,
+    gone: Callable[[], Awaitable[list[str]]] = _nothing,
 ) -> Decision:
     """Look at the head of the thread. Reads only. `before` and `after` name the nodes at which the job shall wait.
 
-    `answers` are those that a resume job carries, without what tasks have taken already.
+    `answers` are those that a resume job carries, without what tasks have taken already. `gone` says what the thread
+    needs and the graph lacks; it is asked wherever the job would go on in the thread, and not for a new start.
     """
     config: RunnableConfig = {"configurable": {"thread_id": thread_id}}
     head = await saver.aget_tuple(config)
@@ -59,10 +68,22 @@ async def decide(
     checkpoint_id = str(head.config["configurable"]["checkpoint_id"])
     step = int(head.metadata.get("step", -1))
     here = Decision("start", checkpoint_id, step)
-    if head.metadata.get("job_id") != job_id:
-        if await _was_applied(saver, thread_id, job_id):
-            return replace(here, action="superseded")
-        return here if answers is None else await _answered(graph, config, here, answers)
+    ours = head.metadata.get("job_id") == job_id
+    if not ours and await _was_applied(saver, thread_id, job_id):
+        return replace(here, action="superseded")
+    if not ours and answers is None:
+        return here
+    if lost := await gone():
+        return replace(here, action="changed", gone=tuple(lost))
+    if not ours and answers is not None:
+        return await _answered(graph, config, here, answers)
+    return await _continued(graph, config, here, before, after)
+
+
+async def _continued(
+    graph: Graph, config: RunnableConfig, here: Decision, before: Sequence[str], after: Sequence[str]
+) -> Decision:
+    """A job whose own checkpoint is the head."""
     state = await graph.aget_state(config)
     if not state.tasks:
         return replace(here, action="finished", values=state.values)

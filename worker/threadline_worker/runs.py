@@ -12,6 +12,7 @@ from langgraph.runtime import RunControl
 
 from threadline.ledger.custody import Claim
 from threadline_worker.outcome import Cancelled, Lost, Outcome, Released
+from threadline_worker.telemetry.traces import NO_TRACE, RunTrace
 
 __all__ = ["Run", "Runs"]
 
@@ -29,6 +30,7 @@ class Run:
     log_top: str | None = None
     #: When it was claimed, on this process' monotonic clock.
     began: float = field(default_factory=time.monotonic)
+    trace: RunTrace = NO_TRACE
     #: Whether a checkpoint of this claim is durable.
     progressed: bool = False
 
@@ -89,7 +91,12 @@ class Runs:
     @property
     def free(self) -> int:
         """Slots that neither a run nor a claim under way uses."""
-        return self.slots - len(self._runs) - sum(self._reserved.values())
+        return self.slots - len(self._runs) - self.reserving
+
+    @property
+    def reserving(self) -> int:
+        """Claims under way."""
+        return sum(self._reserved.values())
 
     def get(self, job_id: str) -> Run | None:
         """The run of a job, if it is ours."""

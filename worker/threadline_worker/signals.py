@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from threadline_worker.main import WorkerProcess
 from threadline_worker.settings import WorkerSettings
+from threadline_worker.telemetry.trace_langsmith import langsmith_in_use
 
 __all__ = ["run_worker"]
 
@@ -32,7 +33,8 @@ def run_worker(settings: WorkerSettings, *, burst: bool = False, until_eof: bool
     leaving = threading.Thread(target=executor.shutdown, kwargs={"cancel_futures": True}, daemon=True)
     leaving.start()
     leaving.join(_THREADS_SECONDS)
-    if leaving.is_alive():
+    # Nor must LangSmith's threads, which have had their time.
+    if leaving.is_alive() or langsmith_in_use():
         logging.shutdown()
         os._exit(0)
 

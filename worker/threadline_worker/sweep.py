@@ -21,6 +21,7 @@ from threadline.redis_client import REDIS_ERRORS, reason
 from threadline_worker.adoption import Adoption
 from threadline_worker.execution import send_due
 from threadline_worker.rescue import Rescuer
+from threadline_worker.telemetry.job_fields import job_fields
 
 if TYPE_CHECKING:
     from threadline_worker.execution import Services
@@ -114,8 +115,7 @@ class Sweep:
         for row in rows:
             log.warning(
                 "job.rescued",
-                job_id=row["job_id"],
-                epoch=row["epoch"],
+                **job_fields(row),
                 state=row["state"],
                 from_worker=row["previous_worker"],
                 stalls=row["stalls"],
@@ -123,6 +123,7 @@ class Sweep:
             metrics.jobs_rescued.labels(cause="dead_worker").inc()
             if row["state"] != State.QUEUED and row["kind"] != "internal":
                 metrics.jobs_finished.labels(agent=row["agent"], state=row["state"], code=row["code"]).inc()
+            self._services.traces.taken(row)
             await self._services.announcer.announce(row)
 
     async def _restore(self) -> None:
@@ -145,7 +146,10 @@ class Sweep:
     async def _overdue(self) -> None:
         settings, ledger = self._services.settings, self._services.ledger
         rows = await ledger.expire()
-        rows += await ledger.enforce_deadlines(settings.job_timeout, grace=settings.lease)
+        late = await ledger.enforce_deadlines(settings.job_timeout, grace=settings.lease)
+        for row in late:
+            self._services.traces.taken(row)
+        rows += late
         if rows:
             self._services.courier.soon.set()
         for row in rows:
@@ -153,18 +157,19 @@ class Sweep:
                 self._services.metrics.jobs_finished.labels(
                     agent=row["agent"], state=row["state"], code=row["code"] or ""
                 ).inc()
-            log.info("job.finished", job_id=row["job_id"], state=row["state"], code=row["code"])
+            log.info("job.finished", **job_fields(row), state=row["state"], code=row["code"])
 
     async def _lost_messages(self) -> None:
         """Dispatched long ago, still queued, and not in the queue: dispatched again."""
-        waiting = await self._services.ledger.dispatched_long_ago(_LOST_AFTER)
+        served = self._services.settings.queues
+        waiting = await self._services.ledger.dispatched_long_ago(_LOST_AFTER, served)
         if not waiting:
             return
         redis, keys = self._services.redis, self._services.keys
         try:
             async with redis.pipeline(transaction=False) as pipe:
                 for job in waiting:
-                    pipe.zscore(keys.queue, message_id(job.job_id, job.epoch, job.n))
+                    pipe.zscore(keys.queue_of(job.queue), message_id(job.job_id, job.epoch, job.n))
                 scores: list[Any] = await pipe.execute()
         except REDIS_ERRORS:
             return
@@ -177,7 +182,8 @@ class Sweep:
         """Redis takes writes from us: not so a replica, a full one, or a user without the right."""
         try:
             # A change of a message that does not exist changes nothing.
-            await self._services.redis.zadd(self._services.keys.queue, {"": 0}, xx=True)
+            queue = self._services.settings.queues[0]
+            await self._services.redis.zadd(self._services.keys.queue_of(queue), {"": 0}, xx=True)
         except REDIS_ERRORS as error:
             self.redis_trouble = reason(error)
         else:

@@ -49,7 +49,7 @@ class Backends:
         self.database: Database | None = None
         self.ledger: Ledger | None = None
         if settings.database_url:
-            self.database = Database(settings.database_url, application_name="threadline-client")
+            self.database = Database(settings.database_url, application_name="threadline-client", **settings.statements)
             self.ledger = Ledger(
                 self.database,
                 Queries(self.keys.schema, self.keys.checkpoints),

@@ -108,13 +108,16 @@ async def _of_redis(erasure: Erasure, redis: Redis, keys: Keys) -> tuple[dict[st
         for start in range(0, len(page), _PAGE):
             logs += await _erase_logs(redis, keys, page[start : start + _PAGE], erasure.vault)
         jobs.update(row["job_id"] for row in page)
-    messages = await _messages(redis, keys, jobs, erasure.user_id, until.timestamp() * 1000)
-    await _take_out(redis, keys, messages)
-    left = {"logs": 0, "messages": len(await _messages(redis, keys, jobs, erasure.user_id, until.timestamp() * 1000))}
+    gone, left = 0, {"logs": 0, "messages": 0}
+    for queue in map(keys.queue_of, await erasure.queues()):
+        messages = await _messages(redis, queue, jobs, erasure.user_id, until.timestamp() * 1000)
+        await _take_out(redis, queue, messages)
+        gone += len(messages)
+        left["messages"] += len(await _messages(redis, queue, jobs, erasure.user_id, until.timestamp() * 1000))
     async for page in erasure.jobs():
         for start in range(0, len(page), _PAGE):
             left["logs"] += await _count_logs(redis, keys, page[start : start + _PAGE])
-    return {"logs": logs, "messages": len(messages)}, left
+    return {"logs": logs, "messages": gone}, left
 
 
 async def _erase_logs(redis: Redis, keys: Keys, jobs: list[dict[str, Any]], vault: Vault) -> int:
@@ -158,12 +161,12 @@ async def _count_logs(redis: Redis, keys: Keys, jobs: list[dict[str, Any]]) -> i
     return sum(length > int(job["recent"]) for length, job in zip(lengths, jobs, strict=True))
 
 
-async def _messages(redis: Redis, keys: Keys, jobs: set[str], user_id: str, until_ms: float) -> list[bytes]:
+async def _messages(redis: Redis, queue: str, jobs: set[str], user_id: str, until_ms: float) -> list[bytes]:
     """Messages in the queue that wake these jobs, or carry a job of the user that was sent by then."""
     found: list[bytes] = []
     cursor = 0
     while True:
-        cursor, page = await redis.zscan(keys.queue, cursor, count=_PAGE)
+        cursor, page = await redis.zscan(queue, cursor, count=_PAGE)
         names = [bytes(name) for name, _score in page]
         bodies = await redis.mget([arq_message.JOB_KEY_PREFIX.encode() + name for name in names]) if names else []
         for name, body in zip(names, bodies, strict=True):
@@ -174,10 +177,10 @@ async def _messages(redis: Redis, keys: Keys, jobs: set[str], user_id: str, unti
             return found
 
 
-async def _take_out(redis: Redis, keys: Keys, messages: list[bytes]) -> None:
+async def _take_out(redis: Redis, queue: str, messages: list[bytes]) -> None:
     for name in messages:
         async with redis.pipeline(transaction=True) as pipe:
-            pipe.zrem(keys.queue, name)
+            pipe.zrem(queue, name)
             for prefix in (arq_message.JOB_KEY_PREFIX, arq_message.RETRY_KEY_PREFIX):
                 pipe.delete(prefix.encode() + name)
             await pipe.execute()

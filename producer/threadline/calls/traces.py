@@ -1,11 +1,11 @@
-"""A job takes the trace of whoever enqueues it along; without OpenTelemetry in the program nothing is loaded or done."""
+"""A job takes along the trace of whoever enqueues it; without OpenTelemetry in the program nothing is loaded."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
+from threadline import __version__
 from typing import Any, Final
 
 from threadline.contract.traceparent import traceparent_of
@@ -41,7 +41,7 @@ def enqueueing(agent: str, queue: str, traceparent: str | None) -> Iterator[Enqu
     if traceparent is not None or api is None:
         yield Enqueueing(traceparent)
         return
-    tracer = api.get_tracer("threadline", version("threadline"))
+    tracer = api.get_tracer("threadline", __version__)
     with tracer.start_as_current_span(
         f"enqueue {agent}",
         kind=api.SpanKind.PRODUCER,

@@ -60,6 +60,8 @@ def described(status: JobStatus) -> Iterator[str]:
         ("user", status.user_id),
         ("queue", "" if status.queue == DEFAULT_QUEUE else status.queue),
         ("worker", status.worker_id or ""),
+        ("version", status.worker_version or ""),
+        ("graph", status.agent_fingerprint or ""),
         ("epoch", str(status.epoch)),
         ("charged", _charged(status)),
         ("created", _moment(status.created_at)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from datetime import datetime
@@ -100,7 +101,9 @@ def _metadata(context: click.Context, parameter: click.Parameter, pairs: tuple[s
 @click.option("--configurable", metavar="JSON", callback=checked(_object), help="The graph's configurable.")
 @click.option("--context", metavar="JSON", callback=checked(_object), help="The fields of the graph's context.")
 @click.option("--metadata", metavar="KEY=VALUE", multiple=True, callback=_metadata, help="Kept with the job; repeat.")
-@click.option("--queue", metavar="Q", callback=checked(check_queue), help="Wait here; default: as THREADLINE_QUEUES says.")
+@click.option(
+    "--queue", metavar="Q", callback=checked(check_queue), help="Where it waits; else as THREADLINE_QUEUES says."
+)
 @click.option("--watch", "watched", is_flag=True, help="Follow the job; Ctrl-C does not cancel it.")
 @json_option
 def enqueue(
@@ -112,6 +115,8 @@ def enqueue(
     with --watch --json its events follow, one a line.
     """
     given = _given(text, as_json=input_json)
+    # A shell's span, by OpenTelemetry's convention for programs that start programs.
+    options["traceparent"] = os.environ.get("TRACEPARENT")
     drawn = watched and is_drawn() and not as_json
     options["stream_modes"] = options["stream_modes"] or _modes(drawn=drawn, key=options["idempotency_key"])
     accepted: list[str] = []

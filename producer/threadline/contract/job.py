@@ -139,6 +139,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     `webhook` is None without a `webhook_url`, else where the report of the latest end stands: `state` (waiting for an
     end, pending, held, delivered, failed), `epoch`, `attempts`, `status` (HTTP), `answer`, `next_at`, `delivered_at`.
+    `worker_version` is the release of the worker that claimed the job last, `agent_fingerprint` stands for the graph that
+    it ran in last (None: not known).
     """
 
     job_id: str
@@ -157,6 +159,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
     webhook: dict[str, Any] | None = None
     queue: str = DEFAULT_QUEUE
+    worker_version: str | None = None
+    agent_fingerprint: str | None = None
 
     @property
     def ended(self) -> bool:

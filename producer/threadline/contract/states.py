@@ -48,6 +48,8 @@ class Code(StrEnum):
     RECURSION_LIMIT = "recursion_limit"
     #: Sealed with a key that the worker lacks, changed, or plaintext where only sealed data is read.
     UNREADABLE = "unreadable"
+    #: The agent's graph lacks what the thread needs to go on.
+    GRAPH_CHANGED = "graph_changed"
     REQUESTED = "requested"
     REPLACED = "replaced"
     # Reasons of a release, which ends nothing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from psycopg import errors
@@ -146,10 +146,28 @@ class Custody(Ledger):
             self.queries["release"], {**params, "failure": False, "delay": 0.0, "limit": 1, "log_top": None}
         )
 
-    async def note_checkpoint(self, claim: Claim, checkpoint_id: str | None) -> bool:
-        """Record which checkpoint this epoch goes on from. False: the job is no longer ours."""
-        params = {**_own(claim), "checkpoint_id": checkpoint_id}
+    async def note_checkpoint(
+        self,
+        claim: Claim,
+        checkpoint_id: str | None,
+        *,
+        fingerprint: str | None = None,
+        structure: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Record which checkpoint this epoch goes on from, and in which graph. False: the job is no longer ours."""
+        params: dict[str, Any] = {**_own(claim), "checkpoint_id": checkpoint_id, "fingerprint": fingerprint}
+        params["structure"] = None if structure is None else dumps(structure).decode()
         return await self.database.row(self.queries["progress"], params) is not None
+
+    async def graph(self, fingerprint: str) -> Any:
+        """The structure of a graph that jobs were left with; None: not known."""
+        row = await self.database.row(self.queries["graph"], {"fingerprint": fingerprint})
+        return None if row is None else row["structure"]
+
+    async def leave_to(self, claim: Claim, fingerprint: str) -> bool:
+        """Keep the job for workers with this graph. False: none lives, or the job is no longer ours."""
+        params = {**_own(claim), "fingerprint": fingerprint, "lease_seconds": self.lease_seconds}
+        return await self.database.row(self.queries["leave_to"], params) is not None
 
     async def lift_epoch(self, claim: Claim, above: int) -> Claim | None:
         """P3: raise the epoch above the log's. None: the job is no longer ours."""

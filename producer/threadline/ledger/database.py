@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
@@ -102,6 +103,7 @@ class Database:
         self._opening = asyncio.Lock()
         self.limit = limit
         self._kwargs = connection_kwargs(application_name, **kwargs)
+        self.prepare_threshold: int | None = self._kwargs["prepare_threshold"]
         self.pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
             url,
             kwargs=self._kwargs,
@@ -192,7 +194,8 @@ class Database:
             probe = await self.connect()
             await probe.close()
             async with speaking(self.limit):
-                await self.pool.open()
+                # In no job's context: the pool's tasks outlive the one that needed a connection first.
+                await asyncio.create_task(self.pool.open(), context=contextvars.Context())
 
 
 def _checked(url: str) -> str:

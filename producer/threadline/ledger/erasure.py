@@ -126,6 +126,11 @@ class Erasure:
             yield page
             after = page[-1]["job_id"]
 
+    async def queues(self) -> list[str]:
+        """Where messages of the user may wait."""
+        rows = await self._database.rows(self._queries["erase_queues"], {"user_id": self.user_id})
+        return [row["queue"] for row in rows]
+
     async def asked_at(self) -> datetime | None:
         """When Postgres was done; None: there is no erasure of the user, or it is not."""
         row = await self._database.row(self._queries["erase_hold"], {"user_id": self.user_id})
@@ -194,7 +199,11 @@ class Erasure:
 async def erasing(ledger: Ledger, user_id: str) -> AsyncIterator[Erasure]:
     """An erasure with a connection of its own. Raises BackendUnavailable."""
     async with Database(
-        ledger.database.url, application_name="threadline-erasure", max_size=2, limit=_CALL_SECONDS
+        ledger.database.url,
+        application_name="threadline-erasure",
+        max_size=2,
+        limit=_CALL_SECONDS,
+        prepare_threshold=ledger.database.prepare_threshold,
     ) as database:
         yield Erasure(ledger, database, user_id)
 

@@ -232,6 +232,8 @@ def status_of(row: Row) -> JobStatus:
         metadata=row["metadata"],
         webhook=row["webhook"],
         queue=row["queue"],
+        worker_version=row["worker_version"],
+        agent_fingerprint=row["agent_fingerprint"],
     )
 
 

@@ -21,7 +21,7 @@ from threadline.log.feed import Feed, subscribed
 from threadline.log.position import Position
 from threadline.log.reader import Ending, Reader
 from threadline.log.thread import Agenda, ThreadReader
-from threadline.redis_client import REDIS_ERRORS, reason
+from threadline.redis_client import REDIS_ERRORS, of_cluster, reason
 
 __all__ = ["RECONNECT_SECONDS", "follow", "follow_thread"]
 
@@ -89,7 +89,7 @@ async def _kept_up(redis: Redis, channel: str, session: _Session, vault: Vault) 
             if session.done:
                 return
         except REDIS_ERRORS as error:
-            if not session.begun and attempt >= _START_RETRIES:
+            if of_cluster(error) or (not session.begun and attempt >= _START_RETRIES):
                 raise BackendUnavailable(f"Redis: {reason(error)}: is REDIS_URL right?") from error
             async with aclosing(session.without_redis()) as events:
                 async for event in events:

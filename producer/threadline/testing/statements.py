@@ -103,7 +103,9 @@ class _Statements(Database):
         found = [
             job.row()
             for job in reversed(self._stage.jobs.values())
-            if all(params[name] in {None, str(getattr(job, name))} for name in ("state", "thread_id", "user_id", "queue"))
+            if all(
+                params[name] in {None, str(getattr(job, name))} for name in ("state", "thread_id", "user_id", "queue")
+            )
         ]
         return found[: params["limit"]]
 

@@ -96,6 +96,8 @@ class StoredJob:
             "webhook": self._webhook(),
             "since": self.finished_at,
             "queue": self.queue,
+            "worker_version": None,
+            "agent_fingerprint": None,
             "expires_at": self._wait_expires_at(),
         }
 

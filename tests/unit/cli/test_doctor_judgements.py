@@ -53,10 +53,12 @@ def test_redis(info, save, name, level):
         ({"version_number": 130_011}, {"postgres version": "fail", "postgres role": "ok"}),
         ({"in_recovery": True}, {"postgres version": "ok", "postgres role": "fail"}),
         ({"read_only": True}, {"postgres version": "ok", "postgres role": "fail"}),
+        ({"read_only": True, "observing": True}, {"postgres version": "ok", "postgres role": "ok"}),
+        ({"in_recovery": True, "read_only": True, "observing": True}, {"postgres version": "ok", "postgres role": "fail"}),
     ],
 )
 def test_postgres(row, level):
-    good = {"version": "14.2", "version_number": 140_002, "in_recovery": False, "read_only": False}
+    good = {"version": "14.2", "version_number": 140_002, "in_recovery": False, "read_only": False, "observing": False}
     assert levels(judge_server({**good, **row})) == level
 
 

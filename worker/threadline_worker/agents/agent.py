@@ -12,6 +12,7 @@ from langchain_core.messages import HumanMessage
 from threadline.errors import InvalidJob
 from threadline_worker.agents.context import context_of
 from threadline_worker.agents.factory import Graph
+from threadline_worker.agents.fingerprint import Structure, fingerprint, structure
 from threadline_worker.agents.input import InputSchema
 from threadline_worker.strict_types import StrictSerializer, TypeName, types_of
 
@@ -37,6 +38,16 @@ class Agent:
     def serde(self) -> StrictSerializer:
         """What its checkpoints are written and read with."""
         return StrictSerializer(self.types | types_of(self.graph))
+
+    @cached_property
+    def structure(self) -> Structure:
+        """What of the graph matters to a thread that goes on in it."""
+        return structure(self.graph)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The structure as one word."""
+        return fingerprint(self.structure)
 
     def context(self, given: Mapping[str, Any] | None, ours: Mapping[str, Any]) -> Any:
         """The run's context. Raises InvalidJob that names the field."""

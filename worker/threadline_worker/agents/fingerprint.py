@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Annotated, Any, Final, Literal, TypedDict, get_args, get_origin, get_type_hints
 
 from langgraph.pregel import Pregel
@@ -50,7 +51,7 @@ def structure(graph: Pregel[Any, Any, Any, Any]) -> Structure:
     return _structure(graph, frozenset())
 
 
-def _structure(graph: Pregel[Any, Any, Any, Any], around: Set[int]) -> Structure:
+def _structure(graph: Pregel[Any, Any, Any, Any], around: AbstractSet[int]) -> Structure:
     inside = around | {id(graph)}
     builder = getattr(graph, "builder", None)
     return {
@@ -63,7 +64,7 @@ def _structure(graph: Pregel[Any, Any, Any, Any], around: Set[int]) -> Structure
     }
 
 
-def _node(node: Any, around: Set[int]) -> Node:
+def _node(node: Any, around: AbstractSet[int]) -> Node:
     found = subgraphs(node) if len(around) < _DEPTH else {}
     # A graph may contain itself: an agent that calls itself as a tool.
     return {

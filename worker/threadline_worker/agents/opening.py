@@ -82,6 +82,6 @@ class Opening:
 
     def _fail(self, error: Exception) -> None:
         if self.ready.done():
-            log.warning("agent.failed", agent=self._name, error=f"while it was closed: {error}")
+            log.warning("agent.failed", agent=self._name, error="while it was closed", says=str(error))
         else:
             self.ready.set_exception(error)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ class Agents:
         #: Of each agent that is loaded: the modules that its load has imported, and when their files were changed.
         self._imported: dict[str, dict[str, int | None]] = {}
         self._torn: set[str] = set()
+        #: Of the graphs that all runs share, once they are loaded.
+        self._fingerprints: dict[str, str] = {}
+        #: Fingerprints whose structure the ledger has from this process.
+        self.told: set[str] = set()
+        #: Called when `registered` tells more than before.
+        self.on_learnt: Callable[[], None] = lambda: None
 
     @property
     def names(self) -> list[str]:
@@ -52,7 +59,13 @@ class Agents:
         known: dict[str, dict[str, Any]] = {name: {"text_input": None} for name in self.names}
         if RESEARCH not in self._project.sources:
             known[RESEARCH] = {"text_input": True}
+        for name, fingerprint in self._fingerprints.items():
+            known[name]["fingerprint"] = fingerprint
         return known
+
+    def fingerprint(self, name: str) -> str | None:
+        """Of the agent's graph; None while it is not loaded, and where each run has a graph of its own."""
+        return self._fingerprints.get(name)
 
     def opening(self, name: str, order: Order | None = None) -> Opening:
         """One run's agent, to be held with `async with`; its `ready` raises what `load` raises, and FactoryError."""
@@ -68,7 +81,9 @@ class Agents:
         self._mended(name)
         task = self._loading.get(name)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            task = self._loading[name] = asyncio.create_task(self._load(name), name=f"load {name}")
+            # In no job's context: what a load begins, and says, is not about the job that came first.
+            loading = asyncio.create_task(self._load(name), name=f"load {name}", context=contextvars.Context())
+            task = self._loading[name] = loading
         # Shielded: a cancelled job must not cancel the load that its neighbours wait for.
         return await asyncio.shield(task)
 
@@ -103,8 +118,16 @@ class Agents:
             told = f"agent {name} cannot be loaded: {type(error).__name__}: {error}{self._surroundings.hint(error)}"
             raise AgentConfigError(told) from error
         self._imported[name] = {module: modified(module) for module in local_modules().keys() - before}
-        log.info("agent.loaded", agent=name, seconds=round(time.monotonic() - started, 2))
+        self._learn(name, loaded)
+        seconds = round(time.monotonic() - started, 2)
+        log.info("agent.loaded", agent=name, seconds=seconds, fingerprint=self.fingerprint(name))
         return loaded
+
+    def _learn(self, name: str, loaded: PerRun | Shared) -> None:
+        self._fingerprints.pop(name, None)
+        if isinstance(loaded, Shared):
+            self._fingerprints[name] = loaded.agent.fingerprint
+        self.on_learnt()
 
     async def _of_project(self, name: str) -> PerRun | Shared:
         source, paths = self._project.sources[name], self._project.paths

@@ -14,6 +14,7 @@ from threadline.errors import CannotDecrypt, InvalidJob
 from threadline_worker.agents.registry import Agent
 from threadline_worker.checkpoints import CheckpointsAway, LeaseLost
 from threadline_worker.exhaustion import end_if_exhausted
+from threadline_worker.graph_change import GraphChangedError
 from threadline_worker.internal.compact import compact
 from threadline_worker.internal.fork import fork
 from threadline_worker.internal.history import history
@@ -80,7 +81,8 @@ async def _work(scope: Scope) -> Outcome:
         log.warning("job.failed", error=str(error))
         return Released(Code.TRANSIENT, delay=AWAY_SECONDS)
     except InvalidJob as error:
-        return Failed(Code.INVALID_INPUT, str(error))
+        known = isinstance(error, GraphChangedError)
+        return Failed(Code.GRAPH_CHANGED if known else Code.INVALID_INPUT, str(error))
     except CannotDecrypt as error:
         return unreadable(error)
     except Exception as error:  # the boundary of the graph, whose reducers and branches are anyone's code

@@ -11,6 +11,7 @@ from langgraph.errors import EmptyInputError, InvalidUpdateError
 
 from threadline.errors import InvalidJob
 from threadline_worker.checkpoints import CALL_SECONDS, fenced, raise_checkpoint_clock
+from threadline_worker.graph_change import GraphChangedError, gone
 from threadline_worker.internal.atomic_saver import AtomicSaver
 from threadline_worker.internal.scope import Scope
 from threadline_worker.outcome import describe
@@ -19,7 +20,10 @@ __all__ = ["update_state"]
 
 
 async def update_state(scope: Scope, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """`checkpoint_id`, the new head. Raises InvalidJob (what the graph refuses), LeaseLost, CheckpointsAway."""
+    """`checkpoint_id`, the new head.
+
+    Raises InvalidJob (what the graph refuses), GraphChangedError, LeaseLost, CheckpointsAway.
+    """
     if (done := await _applied(scope)) is not None:
         return {"checkpoint_id": done}
     raise_checkpoint_clock(scope.claim.newest_at_claim)
@@ -27,12 +31,24 @@ async def update_state(scope: Scope, arguments: Mapping[str, Any]) -> dict[str, 
         scope.checkpoints, scope.fence, scope.queries, serde=scope.agent.serde, vault=scope.ledger.vault
     )
     config = await _config(scope, saver)
+    if arguments["as_node"] is None:
+        await _check_place(scope)
     try:
         written = await scope.graph(saver).aupdate_state(config, arguments["values"], as_node=arguments["as_node"])
     except (InvalidUpdateError, EmptyInputError) as error:
         raise InvalidJob(describe(error)) from error
     await saver.commit()
     return {"checkpoint_id": written["configurable"]["checkpoint_id"]}
+
+
+async def _check_place(scope: Scope) -> None:
+    """LangGraph would drop what the thread stands before; with `as_node` the caller says where it goes on."""
+    agent = scope.agent
+    if lost := await gone(agent.graph, scope.saver(), scope.source, None, inside=False):
+        raise GraphChangedError(
+            f"thread {scope.source} stands where the graph {agent.fingerprint} of agent {agent.name} has no"
+            f" {', no '.join(lost)} any more: bring that back, or say with as_node= where the thread goes on"
+        )
 
 
 async def _applied(scope: Scope) -> str | None:

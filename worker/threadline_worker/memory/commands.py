@@ -231,4 +231,4 @@ def _with_database(body: Callable[[Database, ClientSettings, MemorySettings], Aw
             database = await stack.enter_async_context(memory_database(url, client.keys))
             return await body(database, client, settings)
 
-    return asyncio.run(run(client.database_url))
+    return asyncio.run(run(client.direct_url or client.database_url))

@@ -116,7 +116,7 @@ def keeper_of(services: Services) -> Keeper:
     """The keeper of a worker, with connections of its own: its lock is its session's."""
     settings = services.settings
     direct = Database(
-        settings.database_url,
+        settings.direct_url,
         application_name=services.liveness.application_name,
         transaction_timeout=settings.transaction_timeout,
         options=f"-c search_path={services.keys.schema},public",
@@ -132,7 +132,7 @@ async def _embed(model: Embeddings, texts: list[str]) -> list[list[float]]:
         async with asyncio.timeout(EMBED_SECONDS):
             return await model.aembed_documents(texts)
     except Exception as error:  # noqa: BLE001 - the boundary to anyone's service, whose errors have no common root
-        log.warning("store.embedding_failed", error=f"{type(error).__name__}: {error}"[:400], texts=len(texts))
+        log.warning("store.embedding_failed", error=type(error).__name__, says=str(error), texts=len(texts))
         return []
 
 

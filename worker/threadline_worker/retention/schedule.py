@@ -117,7 +117,7 @@ class Schedule:
 def schedule_of(services: Services) -> Schedule:
     """The schedule of a worker."""
     settings = services.settings
-    direct = Database(settings.database_url, application_name=services.liveness.application_name)
+    direct = Database(settings.direct_url, application_name=services.liveness.application_name)
     return Schedule(
         services.ledger,
         services.redis,

@@ -47,7 +47,8 @@ def _fill(services: Services, runs: Runs, health: Health, drained_for: Callable[
     metrics = services.metrics
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=metrics.registry)
-    metrics.registry.register(QueueGauges(ledger_from(services, asyncio.get_running_loop())))
+    queues = dict.fromkeys((*services.settings.queues, *services.settings.client.queues.names))
+    metrics.registry.register(QueueGauges(ledger_from(services, asyncio.get_running_loop()), queues=queues))
     metrics.worker_slots.set(runs.slots)
     metrics.worker_jobs_running.set_function(lambda: len(runs))
     metrics.drain_seconds.set_function(drained_for)
@@ -60,7 +61,7 @@ def _fill(services: Services, runs: Runs, health: Health, drained_for: Callable[
 def ledger_from(
     services: Services, loop: asyncio.AbstractEventLoop, *, limit: float = _LEDGER_SECONDS
 ) -> Callable[[], dict[str, Any]]:
-    """What QueueGauges ask in a scrape's thread; no answer within `limit` seconds is none, and the question is ended."""
+    """What QueueGauges ask in a scrape's thread; none within `limit` seconds is none, and the question ends."""
 
     def ask() -> dict[str, Any]:
         asked = asyncio.run_coroutine_threadsafe(services.ledger.gauges(), loop)

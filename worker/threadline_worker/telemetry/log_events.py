@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["LOG_EVENTS"]
+__all__ = ["LOG_EVENTS", "REPEATING"]
 
 LOG_EVENTS: Final[dict[str, str]] = {
     "worker.starting": "the process has read its configuration",
@@ -48,6 +48,7 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "retention.user_deleted": "the deletion of a user, which was left alone, went on here",
     "retention.failed": "one round of retention did not work; tried again",
     "agent.loaded": "a graph is ready",
+    "agent.changed": "a job goes on in another graph than it was left with; it has all that the thread needs",
     "agent.failed": "a graph cannot be loaded, made or closed",
     "agent.surroundings": "a langgraph.json asks for a package or an env file that is not there",
     "citation.removed": "a citation that no tool returned was taken out of a report",
@@ -63,4 +64,21 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "webhook.held": "reports wait for a worker that has THREADLINE_WEBHOOK_SECRETS",
     "webhook.outbox_failed": "the ledger did not answer about webhooks; asked again",
     "announce.failed": "a transition's event could not be published yet",
+    "log.suppressed": "a job logged more than THREADLINE_LOG_LINES_PER_JOB; so many lines of its epoch were left out",
+    "log.dropped": "nobody read the log for a while; so many lines did not fit into memory",
+    "log.unreadable": "some code logged what cannot be made a line, such as arguments that do not fit",
+    "python.warning": "Python's warnings.warn, by any code",
+    "exception.uncaught": "an exception that nobody caught: in a thread, while cleaning up, or at the process' end",
 }
+
+#: Names that tell of a condition that may last: of these some lines pass, and then one a minute (line_budget.py).
+REPEATING: Final = frozenset(
+    {
+        *("beat.failed", "clock.skew", "claim.lost", "sweep.failed", "worker.waiting_for", "http.request_failed"),
+        *("queue.failed", "queue.purged", "queue.dead_letter", "dispatch.failed", "announce.failed"),
+        *("publish.failed", "publish.dropped", "job.failed", "agent.failed", "python.warning", "log.unreadable"),
+        *("corpus.skipped", "citation.removed", "exception.uncaught"),
+        *("store.sweep_failed", "store.embedding_failed", "store.unindexed", "retention.failed"),
+        *("webhook.outbox_failed", "webhook.held"),
+    }
+)

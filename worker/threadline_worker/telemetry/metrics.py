@@ -9,13 +9,14 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from threadline.contract.events import EventType
+from threadline.contract.queues import DEFAULT_QUEUE
 from threadline.contract.states import Code
 from threadline.metrics import Capped
 
@@ -29,6 +30,9 @@ _CALL_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5
 #: Values of a label besides those that are known beforehand. An agent may add codes of its own, a model has any name.
 _ROOM: Final = 20
 _MODELS: Final = 50
+_QUEUES: Final = 50
+#: Of the jobs that the ledger counts.
+_STATES: Final = ("queued", "running", "interrupted")
 
 
 class _Bounded:
@@ -114,11 +118,15 @@ class QueueGauges(Collector):
     """The gauges about the whole queue, asked from the ledger once per `interval` seconds whatever the scrapes.
 
     `ask` may block for a while: only the scrape that asks waits for it, others have the answer before that. Nothing
-    (Postgres is away) makes the gauges absent, which is no zero.
+    (Postgres is away) makes the gauges absent, which is no zero. `queues` have series also while nothing is in them.
     """
 
-    def __init__(self, ask: Callable[[], Mapping[str, Any]], *, interval: float = 5.0) -> None:
+    def __init__(
+        self, ask: Callable[[], Mapping[str, Any]], *, interval: float = 5.0, queues: Iterable[str] = ()
+    ) -> None:
         self._ask = ask
+        self._queues = tuple(queues)
+        self._queue = Capped(_QUEUES, [DEFAULT_QUEUE])
         self._interval = interval
         self._known: Mapping[str, Any] = {}
         self._asked = float("-inf")
@@ -126,7 +134,7 @@ class QueueGauges(Collector):
 
     def describe(self) -> Iterator[Metric]:
         """The families without values: registering asks nothing."""
-        yield from _families({})
+        yield from (*_families({}), *_by_queue({}))
 
     def collect(self) -> Iterator[Metric]:
         """The families with the ledger's last answer."""
@@ -135,12 +143,50 @@ class QueueGauges(Collector):
                 self._refresh()
             finally:
                 self._asking.release()
-        yield from _families(self._known)
+        known = self._known
+        yield from (*_families(known), *_by_queue(self._summed(known) if known else {}))
 
     def _refresh(self) -> None:
         if time.monotonic() - self._asked >= self._interval:
             self._asked = time.monotonic()
             self._known = self._ask()
+
+    def _summed(self, values: Mapping[str, Any]) -> dict[str, _Queue]:
+        """The queues by their labels; what has none of its own is added up."""
+        summed = {self._queue(name): _Queue() for name in (DEFAULT_QUEUE, *self._queues)}
+        for row in values.get("queues", ()):
+            label = self._queue(row["queue"])
+            summed[label] = summed.get(label, _Queue()).plus(row)
+        return summed
+
+
+class _Queue(NamedTuple):
+    """The figures of one series' queues."""
+
+    queued: int = 0
+    running: int = 0
+    interrupted: int = 0
+    oldest: float = 0.0
+    workers: int = 0
+
+    def plus(self, row: Mapping[str, Any]) -> _Queue:
+        """With those of a queue (queue_gauges.sql)."""
+        counts = {name: getattr(self, name) + int(row[name]) for name in (*_STATES, "workers")}
+        return _Queue(**counts, oldest=max(self.oldest, float(row["oldest"])))
+
+
+def _by_queue(queues: Mapping[str, _Queue]) -> Iterator[Metric]:
+    jobs = GaugeMetricFamily("threadline_queue_jobs", "Jobs in the ledger.", labels=["queue", "state"])
+    oldest = GaugeMetricFamily(
+        "threadline_queue_oldest_seconds", "How long the queue's oldest due job has waited.", labels=["queue"]
+    )
+    workers = GaugeMetricFamily("threadline_queue_workers", "Live workers that serve the queue.", labels=["queue"])
+    for name, figures in queues.items():
+        for state in _STATES:
+            jobs.add_metric([name, state], getattr(figures, state))
+        oldest.add_metric([name], figures.oldest)
+        workers.add_metric([name], figures.workers)
+    yield from (jobs, oldest, workers)
 
 
 def _families(values: Mapping[str, Any]) -> Iterator[Metric]:
@@ -149,7 +195,7 @@ def _families(values: Mapping[str, Any]) -> Iterator[Metric]:
     workers = GaugeMetricFamily("threadline_workers", "Workers whose last beat is younger than the lease.")
     backlog = GaugeMetricFamily("threadline_webhook_backlog", "Webhooks that are not delivered yet, nor given up.")
     if values:
-        for state in ("queued", "running", "interrupted"):
+        for state in _STATES:
             jobs.add_metric([state], values[state])
         oldest.add_metric([], values["oldest_queued_seconds"])
         workers.add_metric([], values["workers"])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Mapping, MutableMapping
+from typing import Any, Final, NamedTuple, Protocol
 
 from threadline_worker.telemetry.exceptions import found_in, told
 from threadline_worker.telemetry.secrets import SECRET, Secrets, names_a_secret
@@ -33,6 +33,7 @@ MOST_CHARACTERS: Final = 16 * 1024
 #: Looked at for secrets before it is cut, so that none is cut in half and passes.
 _LOOKED_AT: Final = 64 * 1024
 _FIRST: Final = ("timestamp", "level", "event", "logger", "job_id", "thread_id", "agent", "epoch", "worker_id")
+_HIGHEST: Final = 2**64
 
 
 class _Limits(NamedTuple):
@@ -48,15 +49,21 @@ class _Limits(NamedTuple):
 _LIMITS: Final = (_Limits(8192, 128, 64, 6), _Limits(512, 64, 24, 3), _Limits(64, 32, 10, 0))
 
 
+class Render(Protocol):
+    """Makes a line of clean fields; structlog's renderers are such."""
+
+    def __call__(self, logger: Any, name: str, event_dict: dict[str, Any]) -> str | bytes: ...
+
+
 class Redaction:
     """structlog's last processor: cleans the fields and has them rendered. `content` shows contents, never secrets."""
 
-    def __init__(self, render: Callable[[Any, str, dict[str, Any]], str], secrets: Secrets, *, content: bool) -> None:
+    def __init__(self, render: Render, secrets: Secrets, *, content: bool) -> None:
         self._render = render
         self._secrets = secrets
         self._content = content
 
-    def __call__(self, logger: Any, method: str, event: dict[str, Any]) -> str:
+    def __call__(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
         """The line, at most `MOST_CHARACTERS` long."""
         record: logging.LogRecord = event.pop("_record")
         if not event.pop("_from_structlog") and not self._content:
@@ -67,7 +74,7 @@ class Redaction:
             event["repeated"] = repeated
         line = ""
         for limits in _LIMITS:
-            line = self._render(logger, method, self._line(event, limits))
+            line = str(self._render(logger, method, self._line(event, limits)))
             if len(line) <= MOST_CHARACTERS:
                 break
         return line
@@ -81,7 +88,6 @@ class Redaction:
 
     def _line(self, event: Mapping[str, Any], limits: _Limits) -> dict[str, Any]:
         ordered = {name: event[name] for name in _FIRST if name in event}
-        # Our own exception is clean of contents already, and deeper than other fields.
         return self._fields({**ordered, **event}, limits, limits.depth)
 
     def _fields(self, fields: Mapping[Any, Any], limits: _Limits, depth: int) -> dict[str, Any]:
@@ -98,10 +104,12 @@ class Redaction:
             plain["left_out"] = len(fields) - limits.items
         return plain
 
-    def _plain(self, value: Any, limits: _Limits, depth: int) -> Any:
+    def _plain(self, value: Any, limits: _Limits, depth: int) -> Any:  # noqa: PLR0911 - a table of types
         match value:
-            case bool() | int() | float() | None:
-                return value if not isinstance(value, int) or abs(value) < 2**64 else "[a large number]"
+            case bool() | None:
+                return value
+            case int() | float():  # what JSON cannot hold, or only at length, is no figure of ours
+                return value if abs(value) < _HIGHEST else f"[{type(value).__name__}]"
             case str():
                 return self._text(value, limits.text)
             case bytes() | bytearray() | memoryview():
@@ -139,7 +147,7 @@ def _foreign(record: logging.LogRecord, text: str) -> str:
         return text
     if library == "asyncio":  # the first line says what happened, the others to whom
         return text.partition("\n")[0].partition("<")[0]
-    return record.msg if record.args and isinstance(record.msg, str) else _size(text)
+    return record.msg if record.args and isinstance(record.msg, str) else f"[{len(text)} characters]"
 
 
 def _size(value: Any) -> str | None:

@@ -12,15 +12,16 @@ from urllib.parse import quote, unquote
 __all__ = ["SECRET", "Secrets", "names_a_secret"]
 
 #: What stands in a line where a secret was.
-SECRET: Final = "[secret]"
+SECRET: Final = "[secret]"  # noqa: S105 - the word, not a secret
 #: Shorter values cannot be told from words; as a password inside a URL they go all the same.
 _LEAST: Final = 6
 _NAME: Final = re.compile(
     r"pass(?:word|wd|phrase)?s?$|secret|token$|(?:api|access|private|signing|encryption)_?keys?$|(?:^|_)keys$"
-    r"|authorization|cookie|credential|dsn$|_key$|_headers$",
+    r"|authorization|cookie|credential|dsn$|_key$|(?:^|_)headers$",
     re.IGNORECASE,
 )
-_URL_PASSWORD: Final = re.compile(r"://([^\s/?#@:\"']{0,256}):([^\s@]{1,512})@([^\s/?#]*)([^\s?#]*)")
+_URL_PASSWORD: Final = re.compile(r"://([^\s/?#@:]{0,256}):([^\s/?#]{1,512})@([^\s/?#@:]*)[^\s/?#]*/?([^\s?#]*)")
+_CONNINFO_PASSWORD: Final = re.compile(r"(?i)\bpassword\s*=\s*'?([^\s&']{1,512})")
 #: Every repetition is bounded: a line is anyone's text, and must not cost more than its length.
 _LOOKS_SECRET: Final = re.compile(
     r"""
@@ -81,25 +82,26 @@ def _values(env: Mapping[str, str]) -> Iterator[str]:
     for name, text in env.items():
         if names_a_secret(name):
             yield from _parts(text)
+        yield from _CONNINFO_PASSWORD.findall(text)
         for user, password, host, path in _URL_PASSWORD.findall(text):
             # postgres:postgres@…/postgres is no secret, and the word is needed in every second line.
-            if password not in {user, host, path.strip("/")}:
+            if password not in {user, host, path}:
                 yield password
                 yield unquote(password)
 
 
 def _parts(text: str) -> Iterator[str]:
-    """A variable's value, and each key of `id:key,id:key`, `name=value` or of several lines."""
+    """A variable's value, and each key of `id:key,id:key`, of `name=scheme key`, or of several lines."""
     yield text
     for entry in re.split(r"[,\n]", text):
-        yield entry.strip()
-        for mark in (":", "="):
-            yield entry.partition(mark)[2].strip()
+        for part in (entry, entry.partition(":")[2], entry.partition("=")[2], entry.rpartition(" ")[2]):
+            yield part.strip()
 
 
 def _forms(value: str) -> Iterator[str]:
     """The value as it may stand in a line: plain, in a URL, inside JSON or a repr."""
-    if len(value) < _LEAST or value.isdecimal() or value.lower() in {"offline", "change-me"}:
+    if len(value) < _LEAST or value.isdecimal():
         return
     yield from (value, quote(value, safe=""), quote(value), repr(value)[1:-1])
+    yield repr(f"'\"{value}")[4:-1]  # of a longer text, which has both quotes
     yield from (json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1])

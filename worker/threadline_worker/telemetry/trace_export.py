@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
 import threading
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import entry_points, version
+from contextlib import suppress
+from importlib.metadata import entry_points
 from typing import Any, Final
 
 from opentelemetry import context as context_api
@@ -18,10 +17,11 @@ from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVI
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, Sampler
+from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
+from threadline import __version__
 from threadline.contract import traceparent as w3c
 from threadline_worker.telemetry.traces import Span
 
@@ -48,14 +48,16 @@ class OtlpExport:
         self._resource = resource
         self._sampler = sampler
         self._ids = RandomIdGenerator()
-        self._scope = InstrumentationScope("threadline", version("threadline"))
-        self._processors = [BatchSpanProcessor(exporter, schedule_delay_millis=delay) for exporter in exporters.values()]
+        self._scope = InstrumentationScope("threadline", __version__)
+        self._processors = [
+            BatchSpanProcessor(exporter, schedule_delay_millis=delay) for exporter in exporters.values()
+        ]
 
     def sampled(self, job_id: str, traceparent: str | None) -> bool:
         """As the producer decided; else by the job's id, mixed: a uuid's own bits are not evenly distributed."""
         if traceparent is None:
             number = int(hashlib.sha256(job_id.encode()).hexdigest()[:32], 16)
-            return self._sampler.should_sample(None, number, "job").decision.is_sampled()
+            return self._sampler.should_sample(None, number, "job").decision is Decision.RECORD_AND_SAMPLE
         parent = self._context(
             int(w3c.trace_id_of(job_id, traceparent), 16),
             int(w3c.span_id_of(traceparent) or "1", 16),
@@ -63,7 +65,7 @@ class OtlpExport:
             remote=True,
         )
         within = trace.set_span_in_context(NonRecordingSpan(parent))
-        return self._sampler.should_sample(within, parent.trace_id, "job").decision.is_sampled()
+        return self._sampler.should_sample(within, parent.trace_id, "job").decision is Decision.RECORD_AND_SAMPLE
 
     def new_id(self) -> int:
         """Random."""
@@ -93,12 +95,18 @@ class OtlpExport:
 
     async def close(self, limit: float) -> None:
         """The SDK's own end may take half a minute: its thread is left behind."""
-        closing = [threading.Thread(target=processor.shutdown, daemon=True) for processor in self._processors]
-        for thread in closing:
-            thread.start()
-        until = time.monotonic() + limit
-        while any(thread.is_alive() for thread in closing) and time.monotonic() < until:
-            await asyncio.sleep(0.01)
+        loop, over = asyncio.get_running_loop(), asyncio.Event()
+
+        def shut_down() -> None:
+            for processor in self._processors:
+                processor.shutdown()  # type: ignore[no-untyped-call]  # the SDK has no annotation there
+            with suppress(RuntimeError):  # nobody waits any more: the loop is closed
+                loop.call_soon_threadsafe(over.set)
+
+        threading.Thread(target=shut_down, name="last traces", daemon=True).start()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                await over.wait()
 
     def _readable(self, span: Span) -> ReadableSpan:
         parent = None if span.parent_id is None else self._context(span.trace_id, span.parent_id)
@@ -156,7 +164,7 @@ def _exporter(name: str) -> SpanExporter:
 
 
 def _resource(env: Mapping[str, str], worker_id: str) -> Resource:
-    own = {SERVICE_NAME: "threadline-worker", SERVICE_VERSION: version("threadline"), SERVICE_INSTANCE_ID: worker_id}
+    own = {SERVICE_NAME: "threadline-worker", SERVICE_VERSION: __version__, SERVICE_INSTANCE_ID: worker_id}
     # What the variables say (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES) comes first.
     said = {pair.partition("=")[0].strip() for pair in env.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",")}
     if env.get("OTEL_SERVICE_NAME"):
@@ -165,5 +173,5 @@ def _resource(env: Mapping[str, str], worker_id: str) -> Resource:
 
 
 def _sampler() -> Sampler:
-    """As OTEL_TRACES_SAMPLER says; a provider is the only public way to have it read."""
-    return TracerProvider(shutdown_on_exit=False).sampler if os.environ.get("OTEL_TRACES_SAMPLER") else ParentBased(ALWAYS_ON)
+    """As OTEL_TRACES_SAMPLER says; only a provider reads it."""
+    return TracerProvider(shutdown_on_exit=False).sampler

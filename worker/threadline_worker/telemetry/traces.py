@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 import structlog
 from langchain_core.callbacks import BaseCallbackHandler
 
-from threadline.contract.traceparent import trace_id_of
 
 if TYPE_CHECKING:
     from threadline.ledger.custody import Claim
 
-__all__ = ["NO_TRACE", "NO_TRACES", "Export", "RunTrace", "Span", "Traces", "traces_of", "wanted"]
+__all__ = ["NO_TRACE", "NO_TRACES", "Export", "RunTrace", "Span", "Traces", "missing_extra", "traces_of", "wanted"]
 
 log = structlog.get_logger(__name__)
 
@@ -137,8 +136,3 @@ def traces_of(env: Mapping[str, str], worker_id: str) -> Traces:
         return NO_TRACES
     log.info("worker.configuration", traces=export.exporters)
     return JobTraces(export)
-
-
-def trace_number(job_id: str, traceparent: str | None) -> int:
-    """The trace's id."""
-    return int(trace_id_of(job_id, traceparent), 16)

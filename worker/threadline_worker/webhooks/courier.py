@@ -11,6 +11,7 @@ import structlog
 
 from threadline.errors import BackendUnavailable, CannotDecrypt
 from threadline.redis_client import reason
+from threadline_worker.telemetry.job_fields import job_fields
 from threadline_worker.telemetry.metrics import Metrics
 from threadline_worker.webhooks.delivery import Delivery, signed_headers
 from threadline_worker.webhooks.outbox import LEASE_SECONDS, Outbox
@@ -99,6 +100,8 @@ class Courier:
 
     async def _deliver(self, delivery: Delivery) -> None:
         started = time.monotonic()
+        # The task is the delivery's own, and so is its context.
+        structlog.contextvars.bind_contextvars(**job_fields(delivery._asdict()))
         try:
             opened = delivery._replace(payload=self._outbox.payload(delivery))
             sent = await self._sender.post(opened.url, opened.payload.encode(), signed_headers(opened, self._secrets))
@@ -108,7 +111,7 @@ class Courier:
             await self._give_back(delivery)
             raise
         except Exception:  # the boundary of a delivery: whatever a receiver makes of us, the other reports go on
-            log.exception("webhook.attempt_failed", job_id=delivery.job_id, epoch=delivery.epoch, host=delivery.host)
+            log.exception("webhook.attempt_failed", host=delivery.host)
             sent = Unanswered("the worker could not handle what came back; see its log")
         await self._note(delivery, sent, until=started + LEASE_SECONDS)
 
@@ -117,7 +120,7 @@ class Courier:
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
                 await self._outbox.give_back(delivery)
         except _ERRORS as error:  # it is due again when the lease ends
-            log.warning("webhook.outbox_failed", job_id=delivery.job_id, epoch=delivery.epoch, error=reason(error))
+            log.warning("webhook.outbox_failed", error=reason(error))
 
     async def _note(self, delivery: Delivery, sent: Sent, *, until: float) -> None:
         """Write the outcome for as long as the claim is ours; behind that somebody delivers once more."""
@@ -127,7 +130,7 @@ class Courier:
             try:
                 noted = await self._outbox.record(delivery, state, delay=delay, status=status, answer=answer)
             except _ERRORS as error:
-                log.warning("webhook.outbox_failed", job_id=delivery.job_id, epoch=delivery.epoch, error=reason(error))
+                log.warning("webhook.outbox_failed", error=reason(error))
                 await asyncio.sleep(_NOTE_PAUSE)
                 continue
             if noted:
@@ -137,16 +140,14 @@ class Courier:
     def _tell(self, delivery: Delivery, result: str, status: int | None, answer: str | None, delay: float) -> None:
         self._metrics.webhook_deliveries.labels(result=result).inc()
         # The host alone: path and query of a webhook's URL may be a secret.
-        known: dict[str, object] = {"job_id": delivery.job_id, "epoch": delivery.epoch, "host": delivery.host}
-        known |= {"status": status, "attempt": delivery.attempts + 1}
-        shown = self._outbox.loggable(answer)
+        known: dict[str, object] = {"host": delivery.host, "status": status, "attempt": delivery.attempts + 1}
         match result:
             case "delivered":
                 log.info("webhook.delivered", **known)
             case "retry":
-                log.warning("webhook.attempt_failed", **known, answer=shown, next_try_seconds=round(delay, 1))
+                log.warning("webhook.attempt_failed", **known, answer=answer, next_try_seconds=round(delay, 1))
             case _:
-                log.error("webhook.failed", **known, answer=shown, why=result)
+                log.error("webhook.failed", **known, answer=answer, why=result)
 
 
 def _judged(delivery: Delivery, sent: Sent) -> tuple[str, float, str]:

@@ -22,6 +22,9 @@ class Delivery(NamedTuple):
     url: str
     host: str
     payload: str
+    thread_id: str = ""
+    agent: str = ""
+    traceparent: str | None = None
 
     @property
     def message_id(self) -> str:

@@ -50,10 +50,6 @@ class Outbox:
         """What the receiver gets: the same bytes at every try. Raises CannotDecrypt."""
         return opened_payload(self._vault, delivery)
 
-    def loggable(self, answer: str | None) -> str | None:
-        """With encryption what a receiver answers, which may be what it got, is for those with the key."""
-        return None if self._vault.on else answer
-
     def full(self, flying: Sequence[str]) -> list[str]:
         """The hosts that take no more now."""
         return [host for host, count in Counter(flying).items() if count >= self._per_host]

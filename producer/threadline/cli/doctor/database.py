@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from psycopg import AsyncConnection
@@ -17,7 +18,16 @@ from threadline.ledger.migrate import LATEST, check_migrated
 from threadline.ledger.sql import Queries
 from threadline.settings import ClientSettings
 
-__all__ = ["check_database", "judge_ledger", "judge_server", "judge_skew", "judge_webhooks", "judge_workers"]
+__all__ = [
+    "check_database",
+    "judge_graphs",
+    "judge_ledger",
+    "judge_queues",
+    "judge_server",
+    "judge_skew",
+    "judge_webhooks",
+    "judge_workers",
+]
 
 _LEAST: Final = 140_000
 #: A worker whose clock is further off refuses to claim (design.md F4).
@@ -26,6 +36,7 @@ _NOTED_SECONDS: Final = 1.0
 _WAITED_SECONDS: Final = 60.0
 _LIMIT_SECONDS: Final = 10.0
 _ROUND_TRIPS: Final = 3
+_DEPLOY: Final = "nothing while a deploy is under way; else restart the workers that were forgotten"
 
 
 async def check_database(settings: ClientSettings) -> list[Check]:
@@ -42,7 +53,12 @@ async def check_database(settings: ClientSettings) -> list[Check]:
             )
         ]
     try:
-        database = Database(settings.database_url, application_name="threadline-doctor", limit=_LIMIT_SECONDS)
+        database = Database(
+            settings.database_url,
+            application_name="threadline-doctor",
+            limit=_LIMIT_SECONDS,
+            **settings.statements,
+        )
         connection = await database.connect()
     except (BackendUnavailable, ConfigurationError) as error:
         return [Check("postgres", Level.FAIL, str(error), "start it, or mend DATABASE_URL", unavailable=True)]
@@ -74,7 +90,8 @@ async def _schema(connection: AsyncConnection[DictRow], queries: Queries, settin
     try:
         version = await check_migrated(connection, settings.keys)
     except NotMigrated as error:
-        return [Check("schema", Level.FAIL, str(error), "run `threadline migrate`", unavailable=True)]
+        seen, _colon, advice = str(error).rpartition(": ")
+        return [Check("schema", Level.FAIL, seen, advice, unavailable=True)]
     tables = await _row(connection, queries, "doctor_tables")
     missing = [name for name, there in tables.items() if not there]
     found = [
@@ -94,7 +111,18 @@ async def _schema(connection: AsyncConnection[DictRow], queries: Queries, settin
     workers = await cursor.fetchall()
     ledger = await _row(connection, queries, "doctor_ledger")
     webhooks = await _row(connection, queries, "doctor_webhooks")
-    return [*found, *judge_workers(workers), *judge_ledger(_opened(ledger, settings)), judge_webhooks(webhooks)]
+    cursor = await connection.execute(queries["doctor_queues"], {"lease_seconds": settings.lease_seconds})
+    queues = judge_queues(await cursor.fetchall(), settings.queues.names)
+    cursor = await connection.execute(queries["doctor_graphs"], {"lease_seconds": settings.lease_seconds})
+    graphs = judge_graphs(await cursor.fetchall())
+    judged = [
+        *judge_workers(workers),
+        *graphs,
+        *queues,
+        *judge_ledger(_opened(ledger, settings)),
+        judge_webhooks(webhooks),
+    ]
+    return [*found, *judged]
 
 
 async def _row(connection: AsyncConnection[DictRow], queries: Queries, name: str) -> DictRow:
@@ -108,6 +136,8 @@ def judge_server(row: DictRow) -> list[Check]:
     version = Check("postgres version", Level.OK, f"Postgres {row['version']}")
     if row["version_number"] < _LEAST:
         version = Check("postgres version", Level.FAIL, f"Postgres {row['version']}", "use Postgres 14 or newer")
+    if row["read_only"] and row["observing"] and not row["in_recovery"]:
+        return [version, Check("postgres role", Level.OK, "read-only by the rights of this role, an observer")]
     if row["in_recovery"] or row["read_only"]:
         seen = "a standby" if row["in_recovery"] else "its transactions are read-only"
         return [version, Check("postgres role", Level.FAIL, seen, "point DATABASE_URL at the primary")]
@@ -141,10 +171,36 @@ def judge_workers(rows: list[DictRow]) -> list[Check]:
     return found
 
 
+def judge_graphs(rows: list[DictRow]) -> list[Check]:
+    """Findings from the rows of doctor_graphs.sql: agents that are not the same graph on all live workers."""
+    return [Check(f"graph {row['name']}", Level.WARN, _graphs(row), _DEPLOY) for row in rows]
+
+
+def _graphs(row: DictRow) -> str:
+    return "; ".join(f"{word} on {', '.join(workers)}" for word, workers in row["graphs"].items())
+
+
 def _worker(row: DictRow) -> str:
     agents = ", ".join(sorted(row["agents"])) or "no agents"
     draining = ", draining" if row["draining"] else ""
     return f"{row['worker_id']} ({agents}; beat {row['beat_age']:.1f} s ago{draining})"
+
+
+def judge_queues(rows: list[DictRow], mapped: Sequence[str]) -> list[Check]:
+    """Findings from the rows of doctor_queues.sql and the queues that THREADLINE_QUEUES names here.
+
+    Without any live worker there is none: that is told already, and of every queue true.
+    """
+    if not any(row["workers"] for row in rows):
+        return []
+    due = {row["queue"]: row["due"] for row in rows if not row["workers"]}
+    served = {row["queue"] for row in rows if row["workers"]}
+    unserved = sorted({*due, *mapped} - served)
+    if not unserved:
+        return [Check("queues", Level.OK, f"all are served: {', '.join(sorted(served))}")]
+    seen = ", ".join(f"{name} ({due.get(name, 0)} jobs are due)" for name in unserved)
+    advice = f"start one: `threadline worker {' '.join(f'--queue {name}' for name in unserved)}`, or correct the map"
+    return [Check("queues", Level.WARN, f"no live worker serves {seen}", advice)]
 
 
 def _opened(row: DictRow, settings: ClientSettings) -> DictRow:

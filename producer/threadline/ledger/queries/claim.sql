@@ -19,7 +19,13 @@ WITH target AS (
         -- a worker that lacks the agent leaves the job to a living one of the queue that has it
         AND (w.agents ? j.agent OR NOT EXISTS (SELECT FROM {schema}.workers AS other WHERE other.agents ? j.agent
             AND j.queue = ANY (coalesce(other.queues, '{default}'))
-            AND other.beat_at > clock_timestamp() - make_interval(secs => %(lease_seconds)s))))
+            AND other.beat_at > clock_timestamp() - make_interval(secs => %(lease_seconds)s)))
+        -- so does one whose graph has lost what the thread needs (leave_to.sql)
+        AND (j.needs_fingerprint IS NULL OR w.agents -> j.agent ->> 'fingerprint' = j.needs_fingerprint
+            OR NOT EXISTS (SELECT FROM {schema}.workers AS other
+                WHERE other.agents -> j.agent ->> 'fingerprint' = j.needs_fingerprint AND NOT other.draining
+                  AND j.queue = ANY (coalesce(other.queues, '{default}'))
+                  AND other.beat_at > clock_timestamp() - make_interval(secs => %(lease_seconds)s))))
     -- the thread is shared: a retry of an earlier job locks it, and looks only then whether a later one has started
     FOR UPDATE OF j SKIP LOCKED FOR SHARE OF t SKIP LOCKED
 ), heads AS (
@@ -61,4 +67,7 @@ RETURNING j.job_id, j.thread_id, j.user_id, j.agent, j.kind, j.input, j.options,
     j.failures, j.stalls, j.timeout_seconds, j.running_seconds, j.previous_worker, j.created_at, j.resumes,
     extract(epoch FROM clock_timestamp() - j.created_at)::float8 AS waited_seconds,
     extract(epoch FROM clock_timestamp() - j.silent_since)::float8 AS pickup_seconds, j.newest_at_claim,
-    j.transition, j.transition_at, j.code, j.message, j.result, j.interrupts, j.worker_id, j.checkpoint_id, j.run_at, j.log_top
+    j.transition, j.transition_at, j.code, j.message, j.result, j.interrupts, j.worker_id, j.checkpoint_id, j.run_at, j.log_top,
+    -- the graph that the thread was left with: an answer goes on in the asking job's
+    coalesce(j.agent_fingerprint, (SELECT asking.agent_fingerprint FROM {schema}.jobs AS asking WHERE asking.job_id = j.resumes))
+        AS agent_fingerprint

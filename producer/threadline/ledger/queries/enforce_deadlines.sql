@@ -7,4 +7,5 @@ UPDATE {schema}.jobs AS j SET state = 'failed', code = 'timeout',
     running_seconds = j.running_seconds + extract(epoch FROM clock_timestamp() - j.claimed_at)
 WHERE j.state = 'running' AND j.kind <> 'internal' AND j.running_seconds
     + extract(epoch FROM clock_timestamp() - j.claimed_at) > coalesce(j.timeout_seconds, %(default)s) + %(grace)s
-RETURNING j.job_id, j.thread_id, j.agent, j.state, j.code
+RETURNING j.job_id, j.kind, j.thread_id, j.agent, j.state, j.code, j.epoch, j.transition, j.transition_at, j.previous_worker,
+    j.created_at, j.claimed_at, j.options, j.resumes

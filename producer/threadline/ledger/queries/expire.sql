@@ -20,4 +20,5 @@ UPDATE {schema}.jobs AS j SET state = CASE WHEN due.cancel IS NULL THEN 'failed'
     transition = CASE WHEN due.cancel IS NULL THEN 'expire' ELSE 'cancel' END, transition_at = clock_timestamp(),
     finished_at = clock_timestamp()
 FROM due WHERE j.job_id = due.job_id
-RETURNING j.job_id, j.kind, j.thread_id, j.agent, j.state, j.code
+RETURNING j.job_id, j.kind, j.thread_id, j.agent, j.state, j.code, j.epoch,
+    substring(j.options::text FROM '"traceparent"\s*:\s*"([0-9a-f-]{55})"') AS traceparent

@@ -1,6 +1,7 @@
 -- Newest first. %(state)s, %(thread_id)s, %(user_id)s, %(queue)s filter where not null; %(limit)s.
 SELECT job_id, thread_id, user_id, agent, state, epoch, worker_id, failures, stalls, code, message, created_at, started_at,
-    finished_at, metadata, {schema}.webhook_status(job_id, options) AS webhook, queue
+    finished_at, metadata, {schema}.webhook_status(job_id, options) AS webhook, queue,
+    worker_version, agent_fingerprint
 FROM {schema}.jobs
 WHERE kind <> 'internal'
   AND (%(state)s::text IS NULL OR state = %(state)s::text)

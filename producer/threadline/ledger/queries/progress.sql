@@ -1,3 +1,10 @@
--- The checkpoint that a claim goes on from, for its event. %(job_id)s, %(epoch)s, %(worker_id)s, %(checkpoint_id)s.
-UPDATE {schema}.jobs SET checkpoint_id = %(checkpoint_id)s WHERE job_id = %(job_id)s AND epoch = %(epoch)s AND worker_id = %(worker_id)s AND state = 'running'
+-- A claim goes on from %(checkpoint_id)s, for its event, in the graph %(fingerprint)s (null: not told), which is described by
+-- %(structure)s (null: the ledger has that already). %(job_id)s, %(epoch)s, %(worker_id)s.
+WITH known AS (
+    INSERT INTO {schema}.graphs (fingerprint, structure) SELECT %(fingerprint)s, %(structure)s::json
+    WHERE %(structure)s::text IS NOT NULL ON CONFLICT DO NOTHING
+)
+UPDATE {schema}.jobs SET checkpoint_id = %(checkpoint_id)s, needs_fingerprint = NULL,
+    agent_fingerprint = coalesce(%(fingerprint)s, agent_fingerprint)
+WHERE job_id = %(job_id)s AND epoch = %(epoch)s AND worker_id = %(worker_id)s AND state = 'running'
 RETURNING job_id

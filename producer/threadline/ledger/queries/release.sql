@@ -16,4 +16,4 @@ LEFT JOIN {schema}.cancel_requests AS c ON c.job_id = over.own
 WHERE j.job_id = over.own AND j.epoch = %(epoch)s AND j.worker_id = %(worker_id)s AND j.state = 'running'
 RETURNING j.job_id, j.kind, j.thread_id, j.agent, j.state, j.epoch, j.transition, j.transition_at, j.previous_worker,
     j.worker_id, j.code, j.message, j.result, j.interrupts, j.checkpoint_id, j.run_at, j.log_top,
-    j.running_seconds
+    j.running_seconds, substring(j.options::text FROM '"traceparent"\s*:\s*"([0-9a-f-]{55})"') AS traceparent

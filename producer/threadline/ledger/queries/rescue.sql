@@ -24,4 +24,5 @@ UPDATE {schema}.jobs AS j SET
     running_seconds = j.running_seconds + extract(epoch FROM clock_timestamp() - j.claimed_at)
 FROM target WHERE j.job_id = target.job_id AND j.epoch = target.epoch
 RETURNING j.job_id, j.kind, j.thread_id, j.agent, j.state, j.epoch, j.transition, j.transition_at, j.previous_worker, j.worker_id,
-    j.code, j.message, j.result, j.interrupts, j.checkpoint_id, j.run_at, j.log_top, j.stalls, target.progressed
+    j.code, j.message, j.result, j.interrupts, j.checkpoint_id, j.run_at, j.log_top, j.stalls, target.progressed,
+    j.created_at, j.claimed_at, j.options, j.resumes

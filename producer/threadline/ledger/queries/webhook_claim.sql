@@ -15,5 +15,6 @@ WITH due AS (
 )
 UPDATE {schema}.webhooks AS w SET state = 'pending', claims = w.claims + 1,
     next_at = clock_timestamp() + make_interval(secs => %(lease)s)
-FROM chosen WHERE w.job_id = chosen.job_id AND w.epoch = chosen.epoch
-RETURNING w.job_id, w.epoch, w.claims, w.attempts, w.url, w.host, w.payload::text AS payload
+FROM chosen JOIN {schema}.jobs AS j USING (job_id) WHERE w.job_id = chosen.job_id AND w.epoch = chosen.epoch
+RETURNING w.job_id, w.epoch, w.claims, w.attempts, w.url, w.host, w.payload::text AS payload, j.thread_id, j.agent,
+    substring(j.options::text FROM '"traceparent"\s*:\s*"([0-9a-f-]{55})"') AS traceparent

@@ -4,6 +4,8 @@
 ALTER TABLE {schema}.jobs ADD COLUMN queue text NOT NULL DEFAULT 'default';
 -- What a worker serves; null: its release knows no queues, which is `default` alone.
 ALTER TABLE {schema}.workers ADD COLUMN queues text[];
+-- Where Redis may still have its message (erase_jobs.sql).
+ALTER TABLE {schema}.erasure_jobs ADD COLUMN queue text NOT NULL DEFAULT 'default';
 -- Figures by queue, and dispatches of one queue that were lost, whatever waits in the others.
 CREATE INDEX jobs_queue ON {schema}.jobs (queue, state, run_at)
     WHERE state IN ('queued', 'running') OR (state = 'interrupted' AND answered_by IS NULL);
