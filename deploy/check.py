@@ -171,6 +171,7 @@ def check_rules() -> None:
     run(promtool, "check", "rules", HERE / "prometheus" / "rules.yml")
     run(promtool, "test", "rules", "rules_test.yml", cwd=HERE / "prometheus")
     run(promtool, "check", "config", "--syntax-only", HERE / "compose" / "prometheus" / "prometheus.yml")
+    run(promtool, "check", "config", HERE / "prometheus" / "local.yml")
 
 
 def check_dashboard() -> None:

@@ -75,6 +75,16 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Servers", "short", (("min by (backend) (threadline_backend_up)", "{{backend}}"),), "1: every worker has it"
         ),
     ),
+    "Queues": (
+        Panel("Waiting", "short", (('max by (queue) (threadline_queue_jobs{state="queued"})', "{{queue}}"),)),
+        Panel("Oldest due job by queue", "s", (("max by (queue) (threadline_queue_oldest_seconds)", "{{queue}}"),)),
+        Panel(
+            "Workers by queue",
+            "short",
+            (("max by (queue) (threadline_queue_workers)", "{{queue}}"),),
+            "0: nobody serves it; a worker may serve several",
+        ),
+    ),
     "Jobs": (
         _rate("threadline_jobs_finished_total", "agent", "state", title="Ends"),
         _rate(

@@ -1,22 +1,30 @@
-"""Keeps base/prometheusrule.yaml what deploy/prometheus/rules.yml is: one truth for alerts, in a cluster and outside.
+"""Makes what stands in deploy/kubernetes twice: one truth for alerts, and for the workers of each queue.
 
-`python generate.py` writes it, `--check` only looks (exit code 1 if it differs).
+base/prometheusrule.yaml is deploy/prometheus/rules.yml; overlays/queues/workers.yaml is base/worker.yaml and
+base/scaledobject.yaml once for each queue. `python generate.py` writes them, `--check` only looks (exit code 1 if one
+differs).
 """
 
 # ruff: noqa: INP001 - a script of its own, in no package
 
 from __future__ import annotations
 
+import copy
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml  # type: ignore[import-untyped]  # its stubs are a package that only this file would need
 
-_HERE = Path(__file__).resolve().parent
-RULES = _HERE.parent / "prometheus" / "rules.yml"
-MANIFEST = _HERE / "base" / "prometheusrule.yaml"
-_HEAD = "# Made by deploy/kubernetes/generate.py from deploy/prometheus/rules.yml: change that one.\n"
+__all__ = ["QUEUES", "manifest", "workers"]
+
+_HERE: Final = Path(__file__).resolve().parent
+RULES: Final = _HERE.parent / "prometheus" / "rules.yml"
+_HEAD: Final = "# Made by deploy/kubernetes/generate.py from {}: change {}.\n"
+#: Of the example, each with a Deployment and a ScaledObject of its own.
+QUEUES: Final = ("default", "deep")
 
 
 def manifest() -> str:
@@ -28,18 +36,59 @@ def manifest() -> str:
         "metadata": {"name": "threadline"},
         "spec": {"groups": groups},
     }
-    return _HEAD + str(yaml.safe_dump(resource, sort_keys=False, width=120))
+    return _HEAD.format("deploy/prometheus/rules.yml", "that one") + _text(resource)
+
+
+def workers() -> str:
+    """The workers of each queue, and what scales them, as text."""
+    return _HEAD.format("the base and its list of queues", "these") + "---\n".join(map(_text, _of_queues()))
+
+
+def _of_queues() -> Iterator[dict[str, Any]]:
+    deployment = yaml.safe_load((_HERE / "base" / "worker.yaml").read_text(encoding="utf-8"))
+    scaled, _ = yaml.safe_load_all((_HERE / "base" / "scaledobject.yaml").read_text(encoding="utf-8"))
+    for queue in QUEUES:
+        yield _deployment(copy.deepcopy(deployment), queue)
+        yield _scaled(copy.deepcopy(scaled), queue)
+
+
+def _deployment(resource: dict[str, Any], queue: str) -> dict[str, Any]:
+    """Its pods have a label of their own, which its selectors ask for; what selects all workers still finds them."""
+    resource["metadata"]["name"] += f"-{queue}"
+    template = resource["spec"]["template"]
+    spread = [one["labelSelector"]["matchLabels"] for one in template["spec"]["topologySpreadConstraints"]]
+    for labels in (resource["spec"]["selector"]["matchLabels"], template["metadata"]["labels"], *spread):
+        labels["app.kubernetes.io/instance"] = queue
+    template["spec"]["containers"][0]["env"] = [{"name": "THREADLINE_WORKER_QUEUES", "value": queue}]
+    return resource
+
+
+def _scaled(resource: dict[str, Any], queue: str) -> dict[str, Any]:
+    resource["metadata"]["name"] += f"-{queue}"
+    resource["spec"]["scaleTargetRef"]["name"] += f"-{queue}"
+    for trigger in resource["spec"]["triggers"]:
+        asked = trigger["metadata"]
+        asked["query"] = re.sub(r"WHERE (.+)$", rf"WHERE queue = '{queue}' AND (\1)", asked["query"])
+    return resource
+
+
+def _text(resource: dict[str, Any]) -> str:
+    return str(yaml.safe_dump(resource, sort_keys=False, width=120))
 
 
 def main() -> int:
     """The exit code."""
-    text = manifest()
+    made = {
+        _HERE / "base" / "prometheusrule.yaml": manifest(),
+        _HERE / "overlays" / "queues" / "workers.yaml": workers(),
+    }
+    differing = [file for file, text in made.items() if not file.exists() or file.read_text(encoding="utf-8") != text]
     if "--check" in sys.argv[1:]:
-        if MANIFEST.read_text(encoding="utf-8") == text:
-            return 0
-        sys.stderr.write(f"{MANIFEST.name} differs from {RULES.name}: run `python deploy/kubernetes/generate.py`\n")
-        return 1
-    MANIFEST.write_text(text, encoding="utf-8")
+        for file in differing:
+            sys.stderr.write(f"{file.name} is not current: run `python deploy/kubernetes/generate.py`\n")
+        return 1 if differing else 0
+    for file in differing:
+        file.write_text(made[file], encoding="utf-8")
     return 0
 
 

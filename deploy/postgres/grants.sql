@@ -22,7 +22,7 @@ DECLARE
     v_function regprocedure;
     -- What producers call. Run as the owner, so that no producer needs the tables that they and their triggers write.
     c_calls CONSTANT text[] := ARRAY['enqueue_job', 'cancel_job', 'retry_job', 'resume_job', 'internal_job',
-        'forget_internal', 'webhook_status'];
+        'forget_internal', 'webhook_status', 'queue_of'];
     c_migrations CONSTANT text[] := ARRAY['schema_migrations', 'checkpoint_migrations', 'store_migrations',
         'vector_migrations'];
 BEGIN
@@ -70,8 +70,8 @@ BEGIN
         ' next_at) ON %I.webhooks TO %I', v_schema, v_producer);
 
     -- The observer: what `threadline doctor`, KEDA and a dashboard count.
-    EXECUTE format('GRANT SELECT (job_id, seq, thread_id, agent, kind, state, epoch, code, worker_id, failures, stalls,'
-        ' answered_by, created_at, run_at, expires_at, started_at, claimed_at, finished_at, dispatched_at)'
+    EXECUTE format('GRANT SELECT (job_id, seq, thread_id, agent, kind, queue, state, epoch, code, worker_id, failures, stalls,'
+        ' answered_by, created_at, run_at, expires_at, started_at, claimed_at, finished_at, dispatched_at, queue)'
         ' ON %I.jobs TO %I', v_schema, v_observer);
     EXECUTE format('GRANT SELECT (message_id, reason, received_at) ON %I.dead_letters TO %I', v_schema, v_observer);
     EXECUTE format('GRANT SELECT (job_id, epoch, host, state, next_at, attempts, status, created_at) ON %I.webhooks TO %I',

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     )
     from threadline.job import Job
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Client": "threadline.client",

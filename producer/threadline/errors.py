@@ -120,7 +120,14 @@ class NeedsDatabase(ThreadlineError):
 
 
 class BackendUnavailable(ThreadlineError, ConnectionError):
-    """Redis or Postgres cannot be reached or refuses; the message says which and why, without passwords."""
+    """Redis or Postgres cannot be reached or refuses; the message says which and why, without passwords.
+
+    `passing` is False where waiting does not help: a wrong password, a missing right, a certificate that nobody trusts.
+    """
+
+    def __init__(self, message: str, *, passing: bool = True) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 class NotMigrated(BackendUnavailable):

@@ -1,7 +1,7 @@
 """200 workers and 100,000 queued jobs: claims a second, contention, and what an idle worker asks of the servers.
 
 `PYTHONPATH=tests python -m bench.scale [--workers 200 --jobs 100000 --threads 50000 --processes 4]`, or SCALE=small.
-One JSON line. The workers are real ones (bench/crew.py), several to a process, with their own rows, beats, sweeps,
+One JSON line. `limit` seconds from the start of the claims it ends, whatever is left. The workers are real ones (bench/crew.py), several to a process, with their own rows, beats, sweeps,
 connections and arq loops; only their jobs run nothing. It fails if a job was not claimed exactly once, or is left.
 """
 
@@ -20,6 +20,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import psutil
 from redis.asyncio import Redis
 
 from bench.figures import milliseconds, say
@@ -35,7 +36,7 @@ _SAMPLE_SECONDS: Final = 0.25
 _LINE_BYTES: Final = 2**28
 #: The pools have settled, the sweeps are out of step.
 _SETTLING_SECONDS: Final = 5.0
-_TRANSACTIONS: Final = "SELECT sum(xact_commit + xact_rollback)::float8 AS n FROM pg_stat_database"
+_ALL_ENDED: Final = "SELECT NOT EXISTS (SELECT FROM threadline.jobs WHERE state IN ('queued', 'running')) AS ok"
 _WAITS: Final = (
     "SELECT coalesce(wait_event_type || ':' || wait_event, 'running') AS what, count(*) AS n FROM pg_stat_activity"
     " WHERE state = 'active' AND pid <> pg_backend_pid() GROUP BY 1"
@@ -62,28 +63,31 @@ async def simulated(made: House, size: Size) -> dict[str, Any]:
     async with (
         Database(made.urls.database_url, application_name="bench", max_size=2, limit=300) as database,
         Redis.from_url(made.urls.redis_url) as redis,
+        _crews(made, size) as crews,
     ):
         bench = Bench(database)
-        async with _crews(made, size) as crews, asyncio.timeout(size.limit):
-            await _until(bench, crews, f"SELECT count(*) = {size.workers} AS ok FROM threadline.workers WHERE lock_ok")
-            await asyncio.sleep(min(_SETTLING_SECONDS, size.watch))
-            idle = await _idle(bench, redis, size)
-            before, commands = await _transactions(bench), await _commands(redis)
-            async with _sampled(bench) as waits:
-                began = time.monotonic()
-                await _fill(bench, size)
-                filled = time.monotonic() - began
-                await _until(
-                    bench,
-                    crews,
-                    "SELECT NOT EXISTS (SELECT FROM threadline.jobs WHERE state IN ('queued', 'running')) AS ok",
-                )
-                seconds = time.monotonic() - began
-            used = await _transactions(bench) - before, await _commands(redis) - commands
-            found = await _drained(crews)
-        figures = _figures(found, size, used)
-        figures |= {"all_seconds": round(seconds, 1), "filled_in_seconds": round(filled, 1), "waits": _shares(waits)}
-        return {"idle": idle, **figures, "wrong": await _wrong(bench, redis, found, size), **await _faults(bench)}
+        if not await _until(bench, crews, size, f"SELECT count(*) = {size.workers} AS ok FROM threadline.workers"):
+            raise RuntimeError(f"not all workers had begun after {size.limit:g} s")
+        await asyncio.sleep(min(_SETTLING_SECONDS, size.watch))
+        idle = await _idle(bench, redis, size)
+        await _fill(bench, size)
+        before = await _used(bench, redis)
+        async with _sampled(bench) as waits:
+            began = time.monotonic()
+            await bench.sql("NOTIFY threadline")
+            await _until(bench, crews, size, _ALL_ENDED)
+            seconds = time.monotonic() - began
+        after = await _used(bench, redis)
+        found = await _drained(crews)
+        return {
+            "idle_worker": idle,
+            "seconds": round(seconds, 1),
+            **_figures(found),
+            "per_job": _per(before, after, sum(len(crew["jobs"]) for crew in found)),
+            "sessions": _shares(waits),
+            "deadlocks": (await bench.sql("SELECT sum(deadlocks)::int AS n FROM pg_stat_database"))[0]["n"],
+            "wrong": await _wrong(bench, redis, found, size),
+        }
 
 
 @asynccontextmanager
@@ -103,39 +107,43 @@ async def _crews(made: House, size: Size) -> AsyncIterator[list[Process]]:
             await crew.wait()
 
 
-async def _until(bench: Bench, crews: Sequence[Process], question: str) -> None:
-    while not (await bench.sql(question))[0]["ok"]:
+async def _until(bench: Bench, crews: Sequence[Process], size: Size, question: str) -> bool:
+    """Whether it has become true in time."""
+    until = time.monotonic() + size.limit
+    while not (true := (await bench.sql(question))[0]["ok"]) and time.monotonic() < until:
         if any(crew.returncode is not None for crew in crews):
             raise RuntimeError("a crew has ended: what it said is above")
         await asyncio.sleep(_POLL_SECONDS)
+    return bool(true)
 
 
 async def _idle(bench: Bench, redis: Redis, size: Size) -> dict[str, Any]:
     """What a worker without work costs, a second."""
-    began, transactions, commands = time.monotonic(), await _transactions(bench), await _commands(redis)
+    began, before = time.monotonic(), await _used(bench, redis)
     await asyncio.sleep(size.watch)
-    per_worker = (time.monotonic() - began) * size.workers
+    spent = _per(before, await _used(bench, redis), (time.monotonic() - began) * size.workers)
+    [row] = await bench.sql("SELECT count(*) AS n FROM pg_stat_activity WHERE application_name LIKE 'threadline:%%'")
+    return {**spent, "own_connections": row["n"] / size.workers, "load": round(os.getloadavg()[0], 1)}
+
+
+async def _used(bench: Bench, redis: Redis) -> dict[str, float]:
+    """What the servers have done so far."""
+    [row] = await bench.sql(
+        "SELECT sum(xact_commit + xact_rollback)::float8 AS n, pg_backend_pid() AS pid FROM pg_stat_database"
+    )
+    told = await redis.info("everything")
+    postgres = [psutil.Process(row["pid"]).parent()]
+    spent = [one.cpu_times() for one in [*postgres, *postgres[0].children()]]
     return {
-        "transactions_per_worker_second": round((await _transactions(bench) - transactions) / per_worker, 2),
-        "redis_commands_per_worker_second": round((await _commands(redis) - commands) / per_worker, 2),
-        "connections_per_worker": round(
-            (await bench.sql("SELECT count(*) AS n FROM pg_stat_activity WHERE application_name LIKE 'threadline:%%'"))[
-                0
-            ]["n"]
-            / size.workers,
-            1,
-        ),
-        "load": round(os.getloadavg()[0], 1),
+        "transactions": row["n"],
+        "redis_commands": told["total_commands_processed"],
+        "postgres_cpu_ms": sum(one.user + one.system for one in spent) * 1000,
+        "redis_cpu_ms": (told["used_cpu_user"] + told["used_cpu_sys"]) * 1000,
     }
 
 
-async def _transactions(bench: Bench) -> float:
-    [row] = await bench.sql(_TRANSACTIONS)
-    return float(row["n"])
-
-
-async def _commands(redis: Redis) -> int:
-    return int((await redis.info("stats"))["total_commands_processed"])
+def _per(before: dict[str, float], after: dict[str, float], many: float) -> dict[str, float]:
+    return {name: round((after[name] - before[name]) / max(many, 1), 3) for name in before}
 
 
 async def _fill(bench: Bench, size: Size) -> None:
@@ -179,18 +187,16 @@ async def _drained(crews: Sequence[Process]) -> list[dict[str, Any]]:
     return [json.loads((await crew.communicate())[0]) for crew in crews]
 
 
-def _figures(found: Sequence[dict[str, Any]], size: Size, used: tuple[float, float]) -> dict[str, Any]:
+def _figures(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     # One clock: monotonic is the machine's, not the process'.
     moments = sorted(moment for crew in found for moment in crew["moments"])
-    seconds = [one for crew in found for one in crew["seconds"]]
-    claims, took = len(moments), moments[-1] - moments[0]
+    seconds = sorted(one for crew in found for one in crew["seconds"])
+    took = moments[-1] - moments[0]
     return {
-        "claims_per_second": round(claims / took, 1),
-        "first_to_last_claim_seconds": round(took, 1),
-        "claim_ms": {**milliseconds(seconds), "p95": round(sorted(seconds)[int(0.95 * len(seconds))] * 1000, 1)},
+        "claims": len(moments),
+        "claims_per_second": round(len(moments) / took, 1),
+        "claim_ms": {**milliseconds(seconds), "p95": round(seconds[int(0.95 * len(seconds))] * 1000, 1)},
         "claims_that_found_nothing": sum(crew["misses"] for crew in found),
-        "transactions_per_job": round(used[0] / size.jobs, 1),
-        "redis_commands_per_job": round(used[1] / size.jobs, 1),
         "errors": dict(sum((Counter(crew["errors"]) for crew in found), Counter())),
     }
 
@@ -210,11 +216,6 @@ async def _wrong(bench: Bench, redis: Redis, found: Sequence[dict[str, Any]], si
         "messages left in the queue": (await redis.zcard("threadline:queue"), 0),
     }
     return [f"{what}: {was}, not {due}" for what, (was, due) in checks.items() if was != due]
-
-
-async def _faults(bench: Bench) -> dict[str, Any]:
-    [row] = await bench.sql("SELECT sum(deadlocks)::int AS n FROM pg_stat_database")
-    return {"deadlocks": row["n"]}
 
 
 def main() -> int:

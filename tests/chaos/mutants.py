@@ -20,6 +20,8 @@ _LIVE = "tests/integration/test_liveness.py"
 _INTERNAL = "tests/integration/test_internal_jobs.py"
 _CHAOS = "tests/chaos/test_chaos.py"
 _RULES = "tests/chaos/test_rules.py"
+_QUEUES = "tests/integration/test_queues"
+_SHARES = "tests/integration/test_queue_shares.py"
 
 
 _CHECK = """                if pipeline:
@@ -350,6 +352,48 @@ MUTANTS: Final = (
         "            self._registering = self._spawn(self._register_again())\n",
         "",
         f"{_LIVE}::test_V5_a_worker_declared_dead_registers_anew_and_works_on",
+    ),
+    Mutant(
+        "queues: anybody claims what is in any queue",
+        f"{_CUSTODY}/queries/claim.sql",
+        "        AND j.queue = ANY (coalesce(w.queues, '{default}'))\n",
+        "",
+        f"{_QUEUES}_ledger.py::test_of_any_jobs_and_workers_only_those_that_fit_meet",
+    ),
+    Mutant(
+        "queues: a worker of a release without them claims from all",
+        f"{_CUSTODY}/schema/0009_queues.sql",
+        "AND w.queues IS NULL) THEN",
+        "AND false) THEN",
+        f"{_QUEUES}_ledger.py::test_a_worker_of_a_release_without_queues_serves_the_default_one_alone",
+    ),
+    Mutant(
+        "queues: a wake-up goes into the default queue",
+        f"{_WORKER}/execution.py",
+        "await dispatch.send(redis, keys, wake_ups, queue=queue)",
+        "await dispatch.send(redis, keys, wake_ups)",
+        f"{_QUEUES}.py::test_a_dead_workers_job_goes_back_to_its_own_queue",
+    ),
+    Mutant(
+        "queues: the first one is always served first",
+        f"{_WORKER}/consumer.py",
+        "        hungry = sorted(self._taps, key=lambda tap: tap.served)\n",
+        "        hungry = list(self._taps)\n",
+        f"{_SHARES}::test_with_one_slot_the_queues_take_turns",
+    ),
+    Mutant(
+        "L2: a changed map makes another request of the same one",
+        "producer/threadline/contract/job.py",
+        '"traceparent", "routed", *(',
+        '"traceparent", *(',
+        "tests/unit/test_queues.py::test_a_rule_is_no_part_of_the_request_and_a_named_queue_is",
+    ),
+    Mutant(
+        "L4: what is lost is looked for in the default queue",
+        f"{_WORKER}/sweep.py",
+        "dispatched_long_ago(_LOST_AFTER, served)",
+        "dispatched_long_ago(_LOST_AFTER)",
+        f"{_QUEUES}.py::test_L4_what_went_astray_or_was_lost_comes_to_its_queue",
     ),
     Mutant(
         "8: runs that are over are kept",

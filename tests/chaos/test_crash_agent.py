@@ -8,13 +8,12 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from support.desk import LedgerView
+from support.nursery import called
 
 QUICK = {"THREADLINE_HEARTBEAT_SECONDS": "0.1", "THREADLINE_LEASE_SECONDS": "5", "THREADLINE_DRAIN_SECONDS": "5"}
 INPUT = {"messages": [{"role": "user", "content": "tell me of alpha and beta"}]}
@@ -51,16 +50,11 @@ def test_R2_a_deep_agent_killed_at_every_saver_call_ends_as_if_undisturbed(env, 
 def sweep(env: dict[str, str]) -> list[dict[str, Any]]:
     Path(env["TEST_GATES"]).mkdir()
     sample = [] if POINTS == "all" else ["--sample", POINTS, "--seed", SEED]
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "support.crash_sweep", "deep", json.dumps(INPUT)),
-            *("--answer", json.dumps(APPROVED), *sample),
-        ],
-        env={**env, **QUICK, "THREADLINE_AGENTS": "deep=support.crash_agent:deep"},
-        capture_output=True,
-        text=True,
+    done = called(
+        ["deep", json.dumps(INPUT), "--answer", json.dumps(APPROVED), *sample],
+        {**env, **QUICK, "THREADLINE_AGENTS": "deep=support.crash_agent:deep"},
+        module="support.crash_sweep",
         timeout=1800,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

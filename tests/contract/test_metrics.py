@@ -35,6 +35,9 @@ MORE = {
     "threadline_backend_up": {"backend"},
     "threadline_worker_drain_seconds": set(),
     "threadline_webhook_backlog": set(),
+    "threadline_queue_jobs": {"queue", "state"},
+    "threadline_queue_oldest_seconds": {"queue"},
+    "threadline_queue_workers": {"queue"},
 }
 #: A producer's, which a worker does not have.
 ENQUEUED = "threadline_jobs_enqueued_total"

@@ -217,6 +217,30 @@ def test_scaling_fits_the_slots_and_the_drain() -> None:
     assert scaled["minReplicaCount"] >= 2  # one that dies is taken over by the other
 
 
+def test_each_queue_of_the_example_has_workers_and_a_scaler_of_its_own() -> None:
+    folder = DEPLOY / "kubernetes" / "overlays" / "queues"
+    made = list(yaml.safe_load_all((folder / "workers.yaml").read_text()))
+    deployments = {one["metadata"]["name"]: one for one in made if one["kind"] == "Deployment"}
+    scalers = [one for one in made if one["kind"] == "ScaledObject"]
+    assert len(deployments) == len(scalers) == 2
+    for scaler in scalers:
+        own = deployments[scaler["spec"]["scaleTargetRef"]["name"]]
+        [setting] = own["spec"]["template"]["spec"]["containers"][0]["env"]
+        assert setting["name"] in {variable.name for variable in VARIABLES}
+        labels = own["spec"]["template"]["metadata"]["labels"]
+        meet = [
+            name
+            for name, one in deployments.items()
+            if one["spec"]["selector"]["matchLabels"].items() <= labels.items()
+        ]
+        assert meet == [own["metadata"]["name"]]  # pods of the other one are not its own
+        for kind in ("PodDisruptionBudget", "PodMonitor"):
+            assert of_kind(kind)["spec"]["selector"]["matchLabels"].items() <= labels.items()
+        for trigger in scaler["spec"]["triggers"]:
+            assert f"WHERE queue = '{setting['value']}' AND (" in trigger["metadata"]["query"]
+            assert trigger["metadata"]["query"].endswith(")")
+
+
 def test_probes_leave_time_for_imports_and_do_not_restart_for_an_outage() -> None:
     container = of_kind("Deployment")["spec"]["template"]["spec"]["containers"][0]
     startup = container["startupProbe"]

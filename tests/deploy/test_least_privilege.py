@@ -40,6 +40,7 @@ def part_env(estate: Estate, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         "THREADLINE_AGENTS": "steps=support.graphs:steps,ask=support.graphs:ask",
         "THREADLINE_METRICS_PORT": "0",
         "THREADLINE_LOG_FORMAT": "json",
+        "THREADLINE_WORKER_QUEUES": "default,deep",
         "THREADLINE_WEBHOOK_SECRETS": "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0",
         "THREADLINE_WEBHOOK_ALLOW": "127.0.0.1",
         "TEST_GATES": str(folder / "gates"),
@@ -118,6 +119,20 @@ async def test_people_time_travel_threads_and_webhooks_too(producer: Client, cre
     with psycopg.connect(estate.admin) as connection:
         left = connection.execute(f"SELECT count(*) FROM {NAMESPACE}.jobs WHERE kind = 'internal'".encode()).fetchone()
     assert left == (0,)  # answers are forgotten once they were read
+    assert denied_so_far(estate) <= {("producer", "evalsha")}
+
+
+async def test_a_named_queue_needs_no_other_rights(producer: Client, crew: Workers, estate: Estate) -> None:
+    job = await producer.enqueue("ask", {"done": [], "until": 1}, thread_id="q", queue="deep")
+    with pytest.raises(JobInterrupted):
+        await job.result(timeout=20)
+    assert (await (await producer.resume("q", 7)).result(timeout=20))["done"] == [7]
+    assert (await producer.state("q", timeout=20))["values"]["done"] == [7]
+    settings = ClientSettings(redis_url=estate.redis["producer"], keys=KEYS)
+    async with Client(settings=settings, queues={"steps": "deep"}) as redis_only:
+        carried = await redis_only.enqueue("steps", {"done": [], "until": 1})
+        assert (await carried.result(timeout=20))["done"] == [0]
+    assert {status.queue for status in await producer.jobs(queue="deep")} == {"deep"}
     assert denied_so_far(estate) <= {("producer", "evalsha")}
 
 
@@ -253,10 +268,12 @@ def test_an_observer_counts(estate: Estate) -> None:
         assert row is not None
         for name in ("doctor_server", "doctor_tables", "doctor_ledger", "doctor_webhooks"):
             assert connection.execute(queries[name]).fetchone() is not None
-        connection.execute(queries["doctor_workers"], {"lease_seconds": 15.0}).fetchall()
+        for name in ("doctor_workers", "doctor_queues"):
+            connection.execute(queries[name], {"lease_seconds": 15.0}).fetchall()
     with redis.Redis.from_url(estate.redis["observer"]) as connection:
         assert connection.info("all")["aof_enabled"] == 1
         assert connection.zcard(KEYS.queue) >= 0
+        assert connection.zcard(KEYS.queue_of("deep")) == 0
 
 
 #: (who, command): each is one that some other part needs, or that would do harm.
@@ -268,6 +285,9 @@ DENIED_BY_REDIS = [
     ("producer", ("GET", "arq:job:other")),
     ("producer", ("ZRANGE", KEYS.queue, "0", "-1")),
     ("producer", ("DEL", KEYS.queue)),
+    ("producer", ("ZRANGE", KEYS.queue_of("deep"), "0", "-1")),
+    ("producer", ("ZADD", "threadline:queue:{deep}", "1", "x")),
+    ("worker", ("GET", KEYS.queue_of("deep"))),
     ("producer", ("PSETEX", KEYS.queue, "1000", "x")),
     ("producer", ("ZADD", "threadline:queue", "1", "x")),  # another namespace's
     ("producer", ("XRANGE", "threadline:events:{j}", "-", "+")),

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 
 from support.desk import LedgerView
 from support.ledger import cloned
+from support.nursery import called
 from support.servers import ServerUrls
 from support.workers import Workers
 from threadline import Client, InvalidJob, JobFailed, JobInterrupted
@@ -202,9 +202,7 @@ async def test_a_broken_graph_fails_its_own_jobs_and_is_mended_without_a_restart
 
 
 def threadline(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "threadline.cli", *arguments], env=env, capture_output=True, text=True, check=False
-    )
+    return called(arguments, env)
 
 
 async def test_agents_are_listed_with_their_input_and_the_doctor_loads_each(house, project: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from support.hands import Hands, answer, call
+from support.nursery import called
 from support.terminal import Terminal
 from threadline.contract.events import decode_event, encode_event
 from threadline.contract.states import State
@@ -39,15 +40,7 @@ def hands(env: dict[str, str]) -> Iterator[Hands]:
 @pytest.fixture
 def threadline(env: dict[str, str]) -> Any:
     def call(*args: str, stdin: str = "", **more: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [*THREADLINE, *args],
-            env={**env, **more},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=SECONDS,
-        )
+        done = called(args, {**env, **more}, stdin=stdin, timeout=SECONDS)
         assert "Traceback" not in done.stderr
         return done
 

@@ -56,6 +56,17 @@ async def test_a_job_is_as_it_was_asked_for(stage: Scene) -> None:
     assert await job.status() == await again.status()
 
 
+async def test_a_job_is_in_the_queue_that_was_named(stage: Scene) -> None:
+    plain = await stage.client.enqueue("steps", {"a": 1})
+    named = await stage.client.enqueue("steps", {"a": 1}, queue="deep", idempotency_key="k")
+    assert [(await job.status()).queue for job in (plain, named)] == ["default", "deep"]
+    assert [status.job_id for status in await stage.client.jobs(queue="deep")] == [named.job_id]
+    with pytest.raises(InvalidJob, match="was used for another request"):
+        await stage.client.enqueue("steps", {"a": 1}, queue="vip", idempotency_key="k")
+    with pytest.raises(InvalidJob, match="queue 'No way': use 1-40 of a-z, 0-9, _ and -"):
+        await stage.client.enqueue("steps", {"a": 1}, queue="No way")
+
+
 async def test_without_a_thread_each_job_has_a_new_one(stage: Scene) -> None:
     first, second = [await stage.client.enqueue("steps", "a") for _ in range(2)]
     assert first.thread_id != second.thread_id

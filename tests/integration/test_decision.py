@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from langgraph.graph import END, START, StateGraph
 
 from support.crash_graphs import Heard
 from support.desk import Desk, LedgerView, desk_on
+from support.nursery import called
 from threadline_worker.resume import decide
 
 QUICK = {"THREADLINE_HEARTBEAT_SECONDS": "0.1", "THREADLINE_LEASE_SECONDS": "5", "THREADLINE_DRAIN_SECONDS": "5"}
@@ -23,14 +22,7 @@ STEP = {"plan": 1, "tool": 2, "inner1": 2, "inner2": 2, "ask": 2, "join": 3}
 def sweep(env: dict[str, str], agent: str) -> list[dict[str, Any]]:
     agents = {"THREADLINE_AGENTS": f"{agent}=support.crash_graphs:{agent}"}
     Path(env["TEST_GATES"]).mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", "support.crash_sweep", agent, '{"said": []}'],
-        env={**env, **QUICK, **agents},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = called([agent, '{"said": []}'], {**env, **QUICK, **agents}, module="support.crash_sweep", timeout=120)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 

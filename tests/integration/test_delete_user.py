@@ -23,6 +23,7 @@ from langgraph.checkpoint.base import empty_checkpoint
 from support.desk import LedgerView, desk_on
 from support.gates import until
 from support.ledger import cloned
+from support.nursery import called
 from support.workers import Workers
 from threadline import BackendUnavailable, Client, ConfigurationError, JobInterrupted, JobNotFound
 from threadline.contract.codec import dumps
@@ -275,10 +276,7 @@ async def test_batches_are_counted_once_however_many_work_on_it(database_url: st
 
 def test_the_command_asks_first(house: dict[str, str]) -> None:
     def threadline(*arguments: str, env: dict[str, str] = house) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "threadline.cli", "delete-user", *arguments],
-            env=env, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        return called(["delete-user", *arguments], env)
 
     refused = threadline("nobody")
     assert (refused.returncode, refused.stdout) == (2, "")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from psycopg import AsyncCursor
 from support.desk import Desk, desk_on
 from support.gates import until
 from support.ledger import Bench, bench_on, cloned, emptied
+from support.nursery import called
 from support.servers import ServerUrls
 from support.travel_graphs import diary
 from support.workers import Workers
@@ -255,10 +254,7 @@ def test_L9_it_is_done_once_wherever_its_worker_is_killed(
 ) -> None:
     points = [] if os.environ.get("SWEEP") == "all" else POINTS[operation]
     asking = {**env, **QUICK, "THREADLINE_AGENTS": AGENTS}
-    done = subprocess.run(
-        [sys.executable, "-m", "support.travel_sweep", operation, *points],
-        env=asking, capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
+    done = called([operation, *points], asking, module="support.travel_sweep", timeout=200)
     assert done.returncode == 0, done.stderr
     *killed, undisturbed = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(killed) >= (len(points) or 6)

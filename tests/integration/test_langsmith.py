@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -36,10 +35,9 @@ async def test_a_langsmith_that_is_away_or_silent_holds_neither_a_job_nor_the_wo
             receiver.server_close()  # nobody listens at its port
         worker = workers(**receiver.env)
         job = await client.enqueue("steps", {"done": [], "until": 5}, thread_id="t")
-        await job.result(timeout=10)
-        began = time.monotonic()
-        assert worker.terminate() == 0
-        assert time.monotonic() - began < 12
+        await job.result(timeout=20)
+        # Its own threads would keep the process for minutes.
+        assert worker.terminate(timeout=20) == 0
 
 
 def _roots(runs: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ async def bench(shared: str) -> AsyncIterator[Bench]:
 
 
 async def due(bench: Bench, **options: str) -> list[tuple[str, int, int]]:
-    return [tuple(job) for job in await bench.ledger.dispatch_due(**options)]  # type: ignore[arg-type,misc]  # a Due is such a tuple
+    return [job[:3] for job in await bench.ledger.dispatch_due(**options)]  # type: ignore[arg-type]  # a number and a name
 
 
 async def test_L4_dispatch_takes_each_due_head_once(bench: Bench) -> None:
@@ -89,7 +89,7 @@ async def test_L4_dispatched_long_ago_shows_what_may_be_lost(bench: Bench) -> No
     assert await bench.ledger.dispatched_long_ago(10) == []
     for job_id in (job.job_id, claimed.job_id):
         await bench.set(job_id, "dispatched_at = now() - interval '11 seconds'")
-    assert [tuple(lost) for lost in await bench.ledger.dispatched_long_ago(10)] == [(job.job_id, 0, 1)]
+    assert [lost[:3] for lost in await bench.ledger.dispatched_long_ago(10)] == [(job.job_id, 0, 1)]
     await bench.ledger.undispatch(job.job_id, 7)  # of another dispatch: changes nothing
     assert await due(bench) == []
     await bench.ledger.undispatch(job.job_id, 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import psycopg
@@ -13,6 +12,7 @@ import pytest
 
 from support.desk import LedgerView
 from support.ledger import bench_on
+from support.nursery import called
 from support.workers import Workers
 from threadline import (
     Client,
@@ -201,10 +201,7 @@ async def test_R2_an_answer_waits_for_a_worker_that_can_give_it(client: Client, 
 
 async def test_the_command_line_lists_and_answers(client: Client, asking, worker) -> None:
     def threadline(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "threadline.cli", *arguments],
-            env=asking, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        return called(arguments, asking)
 
     assert "nothing waits" in threadline("inbox").stderr
     await asked(client, "nested", user_id="u")
@@ -228,10 +225,7 @@ async def test_the_command_line_lists_and_answers(client: Client, asking, worker
 def test_R2_an_answer_counts_once_wherever_its_worker_is_killed(asking, database_url, capsys) -> None:
     """A node of a subgraph asks twice: what it has taken as its first answer must never become its second."""
     Path(asking["TEST_GATES"]).mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", "support.resume_sweep", "nested"],
-        env=asking, capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
+    done = called(["nested"], asking, module="support.resume_sweep", timeout=200)
     assert done.returncode == 0, done.stderr
     *killed, undisturbed = [json.loads(line) for line in done.stdout.splitlines()]
     assert undisturbed["heard"] == ["plain", "subagent: inner: first=A, second=B", "plain"]

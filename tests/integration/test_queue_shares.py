@@ -1,4 +1,4 @@
-"""One worker's slots and several queues: each has its part, whatever waits in the others, and one that fails is alone."""
+"""A worker's slots and several queues: each has its part, whatever waits in the others; one that fails is alone."""
 
 from __future__ import annotations
 
@@ -92,7 +92,11 @@ async def test_with_one_slot_the_queues_take_turns(redis_url: str) -> None:
 
 
 async def test_free_slots_are_parted_and_what_one_queue_leaves_is_the_others(redis_url: str) -> None:
-    before = {"default": [f"a{number}" for number in range(30)], "b": [f"b{number}" for number in range(30)], "c": ["c0"]}
+    before = {
+        "default": [f"a{number}" for number in range(30)],
+        "b": [f"b{number}" for number in range(30)],
+        "c": ["c0"],
+    }
     async with desk_on(redis_url, 9, "default", "b", "c", before=before) as desk:
         order = await taken(desk, 9)
         counts = {name: sum(job[0] == name for job in order) for name in "abc"}

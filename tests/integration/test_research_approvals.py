@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from langgraph.store.memory import InMemoryStore
 from langgraph.types import Command
 
 from support.desk import LedgerView
+from support.nursery import called
 from support.openai_server import OpenAIServer, Reply
 from support.research import offline_settings, write_corpus
 from threadline.errors import InvalidJob
@@ -291,8 +290,7 @@ def test_R2_an_approved_plan_is_followed_once_wherever_a_worker_is_killed(
         "THREADLINE_HEARTBEAT_SECONDS": "0.2",
         "THREADLINE_LEASE_SECONDS": "5",
     }
-    command = [sys.executable, "-m", "support.crash_sweep", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800, check=False)
+    done = called(arguments, environment, module="support.crash_sweep", timeout=1800)
     assert done.returncode == 0, done.stderr
     view = LedgerView(database_url)
     *killed, undisturbed = [json.loads(line) for line in done.stdout.splitlines()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,7 +79,7 @@ async def killed_in_wait(
     return job.job_id
 
 
-async def test_one_job_is_one_trace_from_enqueue_to_result_also_when_its_worker_is_killed(
+async def test_one_job_is_one_trace_from_enqueue_to_result_also_when_its_worker_is_killed(  # noqa: PLR0917 - fixtures
     client, workers, env, traced, collector, provider
 ) -> None:
     first = workers(**traced)
@@ -140,7 +139,9 @@ def check_calls(spans: list[Seen], by_id: dict[str, Seen]) -> None:
     assert "execute_tool task" in above(note)
     assert task.attributes["gen_ai.tool.call.id"] == "leader-0-0"
     inner = [span for span in spans if span.parent_id == task.span_id]
-    assert [span.attributes["gen_ai.agent.name"] for span in inner if "gen_ai.agent.name" in span.attributes]
+    assert [span.attributes["threadline.step"] for span in sorted(inner, key=lambda span: span.start)] == [1, 2, 3, 4]
+    assert {span.attributes["gen_ai.agent.name"] for span in inner} == {"alpha"}
+    assert all(span.attributes["threadline.step.committed"] for span in inner)
     [own] = named(spans, "own span of a tool")
     assert by_id[own.parent_id].name == "run traced"
 
@@ -163,7 +164,7 @@ async def test_without_opentelemetry_in_the_producer_the_trace_is_the_jobs_id_an
     assert claimed["trace_id"] == job.job_id
 
 
-async def test_what_the_producer_does_not_sample_no_worker_records_and_the_traceparent_travels_all_ways(
+async def test_what_is_not_sampled_nobody_records_and_the_traceparent_travels_all_ways(  # noqa: PLR0917 - fixtures
     client, workers, traced, collector, provider, redis_url, database_url
 ) -> None:
     workers(**traced)
@@ -195,17 +196,15 @@ async def test_a_collector_that_is_away_or_silent_delays_neither_a_job_nor_the_e
     with collecting(hang=hang) as lost:
         if not hang:
             lost.server_close()  # nobody listens at its port
-        worker = workers(**{**traced, "OTEL_EXPORTER_OTLP_ENDPOINT": lost.endpoint})
+        # The SDK by itself would try for so long, at each batch and at the end.
+        slow = {"OTEL_EXPORTER_OTLP_ENDPOINT": lost.endpoint, "OTEL_EXPORTER_OTLP_TIMEOUT": "60"}
+        worker = workers(**{**traced, **slow})
         for _ in range(3):
             job = await client.enqueue("steps", {"done": [], "until": 10})
-            began = time.monotonic()
             await job.result(timeout=20)
-            assert time.monotonic() - began < 5
         if hang:
             assert lost.asked.wait(10)
-        began = time.monotonic()
-        assert worker.terminate() == 0
-        assert time.monotonic() - began < 10
+        assert worker.terminate(timeout=20) == 0
 
 
 async def test_an_answers_job_goes_on_in_the_trace_of_its_question(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import redis.asyncio
 from support.desk import LedgerView
 from support.gates import until
 from support.ledger import cloned
+from support.nursery import called
 from support.servers import ServerUrls
 from support.workers import Workers
 from threadline import (
@@ -370,10 +370,7 @@ async def test_answers_that_nobody_reads_are_pruned(client: Client, house: dict[
 
 async def test_the_command_line(client: Client, house: dict[str, str]) -> None:
     def threadline(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "threadline.cli", *arguments],
-            env=house, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        return called(arguments, house)
 
     thread = await talked(client, 1, user_id="u")
     lines = threadline("history", thread).stdout.splitlines()

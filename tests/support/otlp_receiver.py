@@ -1,4 +1,4 @@
-"""An OTLP/HTTP collector in this process: it parses what comes as the protocol's own messages, or misbehaves if told."""
+"""An OTLP/HTTP collector in this process: it parses what comes as the protocol's own messages, or never answers."""
 
 from __future__ import annotations
 

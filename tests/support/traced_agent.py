@@ -1,6 +1,6 @@
 """A deep agent with a scripted model, one subagent and tools that stand at gates, for tests of traces.
 
-The leader lets the subagent `alpha` look (it asks its model, calls `note`, asks its model), then calls `wait`, then ends.
+The leader lets the subagent `alpha` look (model, `note`, model), then calls `wait`, then ends.
 `wait` stands still while the file `<thread>.wait` exists in `$TEST_GATES`. Whatever is said has the word CANARY in it.
 """
 # No postponed annotations here: LangChain reads those of tools at run time.

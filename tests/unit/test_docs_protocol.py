@@ -27,6 +27,7 @@ def test_names_in_redis_are_those_of_the_code() -> None:
     keys = Keys()
     told = {row[1].strip("`") for row in rows(_PROTOCOL, "what")}
     made = {keys.queue, keys.wake, keys.control, keys.events("JOB"), keys.thread("THREAD")}
+    made |= {keys.queue_of("QUEUE"), keys.wake_of("QUEUE")}
     assert told == {*made, arq_message.JOB_KEY_PREFIX + "MESSAGE"}
 
 

@@ -45,6 +45,22 @@ def test_the_ledger_is_asked_once_for_many_scrapes_and_its_absence_is_no_zero() 
     ).replace("# TYPE threadline_workers ", "")
 
 
+def test_queues_have_bounded_series_and_those_that_are_mapped_always_some() -> None:
+    rows = [
+        {"queue": f"q{n}", "queued": 2, "running": 1, "interrupted": 0, "oldest": float(n), "workers": 1}
+        for n in range(60)
+    ]
+    registry = CollectorRegistry()
+    registry.register(QueueGauges(lambda: {**SEEN, "queues": rows}, queues=["mapped"]))
+    text = generate_latest(registry).decode()
+    series = [line for line in text.splitlines() if line.startswith("threadline_queue_oldest_seconds{")]
+    assert len(series) == 52  # `default`, 50 by name, `other`
+    assert 'threadline_queue_jobs{queue="mapped",state="queued"} 0.0' in text
+    assert 'threadline_queue_workers{queue="default"} 0.0' in text
+    assert 'threadline_queue_jobs{queue="other",state="queued"} 22.0' in text
+    assert 'threadline_queue_oldest_seconds{queue="other"} 59.0' in text
+
+
 def test_of_many_scrapes_at_once_one_asks_and_nobody_waits_for_it() -> None:
     answering, asked = threading.Event(), []
 

@@ -75,6 +75,14 @@ def test_a_rule_is_no_part_of_the_request_and_a_named_queue_is() -> None:
             request(**{name: "No way"})
 
 
+async def test_the_testing_client_has_the_map_too() -> None:
+    client = testing.Client(queues={"steps": "deep", "user:42": "vip"})
+    made = [await client.enqueue("steps", "a", **who) for who in ({}, {"user_id": "42"}, {"queue": "odd"})]
+    assert [(await job.status()).queue for job in made] == ["deep", "vip", "odd"]
+    with testing.SyncClient(queues={"steps": "deep"}) as blocking:
+        assert blocking.enqueue("steps", "a").status().queue == "deep"
+
+
 async def test_a_malformed_map_is_refused_by_every_client() -> None:
     for make in (
         lambda: Client(redis_url="redis://localhost", queues={"a": "B"}),

@@ -16,10 +16,13 @@ from psycopg.rows import DictRow
 
 from threadline.contract.keys import Keys
 from threadline.errors import BackendUnavailable, ConfigurationError, NotMigrated
-from threadline.ledger.database import Database
+from threadline.ledger.database import Database, refused
 from threadline.ledger.migrate import LATEST, check_migrated, lock_key, migrate, take_lock
-from threadline.redis_client import CLUSTER, REDIS_ERRORS, is_cluster, reason
+from threadline.ledger.sql import Queries
+from threadline.redis_client import CLUSTER, REDIS_ERRORS, is_cluster
+from threadline.redis_client import refused as refused_by_redis
 from threadline_worker.checkpoint_schema import check_checkpoints, make_room
+from threadline_worker.rights import check_encoding, check_postgres, check_redis
 
 __all__ = ["migrate_all", "wait_for_servers"]
 
@@ -32,7 +35,8 @@ START_SECONDS = 30.0
 async def wait_for_servers(redis: Any, database: Database, keys: Keys, *, limit: float = START_SECONDS) -> None:
     """Return once Redis answers and Postgres is migrated.
 
-    Raises BackendUnavailable after `limit` s, NotMigrated, and ConfigurationError for a Redis Cluster.
+    Raises BackendUnavailable after `limit` s, at once where waiting does not help (a password, a right, a certificate),
+    NotMigrated, and ConfigurationError for a Redis Cluster.
     """
     deadline = time.monotonic() + limit
     delay = 0.25
@@ -42,7 +46,7 @@ async def wait_for_servers(redis: Any, database: Database, keys: Keys, *, limit:
         except NotMigrated:
             raise
         except BackendUnavailable as error:
-            if time.monotonic() + delay > deadline:
+            if not error.passing or time.monotonic() + delay > deadline:
                 raise
             log.warning("worker.waiting_for", error=str(error), next_try_seconds=delay)
             await asyncio.sleep(delay)
@@ -56,15 +60,16 @@ async def wait_for_servers(redis: Any, database: Database, keys: Keys, *, limit:
 async def _check(redis: Any, database: Database, keys: Keys) -> int:
     """The schema's version."""
     try:
-        await redis.ping()
-        clustered = await is_cluster(redis)
+        if await is_cluster(redis):
+            raise ConfigurationError(CLUSTER)
+        await check_redis(redis, keys)
     except REDIS_ERRORS as error:
-        raise BackendUnavailable(f"Redis: {reason(error)}") from error
-    if clustered:
-        raise ConfigurationError(CLUSTER)
+        raise refused_by_redis(error) from error
     async with database.connection() as connection:
         version = await check_migrated(connection, keys)
         await check_checkpoints(connection, keys)
+        if (refusal := await check_postgres(connection, Queries(keys.schema, keys.checkpoints))) is not None:
+            raise BackendUnavailable(refusal, passing=False)
     return version
 
 
@@ -77,6 +82,7 @@ async def migrate_all(
     are waited for. Raises BackendUnavailable, NotMigrated for a schema that is too new.
     """
     async with await database.connect() as connection:
+        await check_encoding(connection)
         try:
             applied = await migrate(connection, keys, on_wait=on_wait)
         except (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction) as error:
@@ -93,7 +99,7 @@ async def migrate_all(
             await _look_in(connection, keys.schema)
             await _set_up_store(connection)
         except psycopg.Error as error:
-            raise BackendUnavailable(f"LangGraph's tables could not be set up: {error}") from error
+            raise BackendUnavailable(f"LangGraph's tables could not be set up: {refused(error)}") from error
     return applied
 
 

@@ -23,15 +23,27 @@ from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool
 
 from threadline.encryption.vault import PLAIN, Vault
+from threadline.ledger.database import refused
 from threadline.ledger.sql import Queries
 from threadline_worker.encrypted_checkpoints import SealingSaver
 
-__all__ = ["CheckpointsAway", "Commit", "Fence", "FencedSaver", "LeaseLost", "fenced", "raise_checkpoint_clock"]
+__all__ = ["CheckpointsAway", "CheckpointsRefused", "Commit", "Fence", "FencedSaver", "LeaseLost", "fenced", "raise_checkpoint_clock"]
 
 #: A call on a connection that nobody answers any more ends after so long.
 CALL_SECONDS = 60.0
 #: The SQLSTATE that assert_fence raises (ledger/schema).
 FENCE_STATE = "LF001"
+
+
+#: No disk or memory left; an error of its files. 53300, too many connections, is a connection that cannot be had.
+_REFUSED_STATES = ("531", "532", "534", "58")
+#: Also the tables themselves: they were there when the worker began.
+_REFUSED = (
+    errors.InsufficientPrivilege,
+    errors.ReadOnlySqlTransaction,
+    errors.UndefinedTable,
+    errors.InvalidSchemaName,
+)
 
 
 class LeaseLost(RuntimeError):  # noqa: N818 - the field's term
@@ -40,6 +52,10 @@ class LeaseLost(RuntimeError):  # noqa: N818 - the field's term
 
 class CheckpointsAway(RuntimeError):  # noqa: N818 - a state of the world, not of the job
     """The connection to Postgres was lost, or cannot be had: the job goes on from its last checkpoint later."""
+
+
+class CheckpointsRefused(CheckpointsAway):
+    """Postgres answers and refuses what no job has asked for: a full disk, a standby, a right that was taken away."""
 
 
 class Fence(NamedTuple):
@@ -144,6 +160,8 @@ def fenced() -> Iterator[None]:
     except psycopg.Error as error:
         if error.sqlstate == FENCE_STATE:
             raise LeaseLost(str(error).splitlines()[0]) from error
+        if _refused(error):
+            raise CheckpointsRefused(str(refused(error))) from error
         if _away(error):
             raise CheckpointsAway(" ".join(str(error).split()) or type(error).__name__) from error
         raise
@@ -157,6 +175,11 @@ def _away(error: psycopg.Error) -> bool:
         return False
     state = error.sqlstate
     return state is None or state.startswith(("08", "57P")) or isinstance(error, errors.TooManyConnections)
+
+
+def _refused(error: psycopg.Error) -> bool:
+    """Whether the server would refuse it to every job. A connection that is refused is lost (`_away`)."""
+    return isinstance(error, _REFUSED) or (error.sqlstate or "").startswith(_REFUSED_STATES)
 
 
 def raise_checkpoint_clock(newest: str | None) -> None:

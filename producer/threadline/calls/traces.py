@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threadline import __version__
 from typing import Any, Final
 
+from threadline import __version__
 from threadline.contract.traceparent import traceparent_of
 
 __all__ = ["Enqueueing", "enqueueing"]

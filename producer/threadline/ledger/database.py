@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import Any, LiteralString, Self
+from typing import Any, Final, LiteralString, Self
 
 import psycopg
 from psycopg import AsyncConnection, BaseConnection, Connection, errors
@@ -16,8 +17,9 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from threadline.errors import BackendUnavailable, ConfigurationError, NotMigrated
+from threadline.refusals import refusal_of_postgres
 
-__all__ = ["Database", "connection_kwargs", "speaking", "telling"]
+__all__ = ["Database", "connection_kwargs", "refused", "speaking", "telling"]
 
 Row = DictRow
 #: OperationalError holds what an outage, a limit or a conflict raises; these say the same and are no such errors.
@@ -35,6 +37,8 @@ _HAS_TRANSACTION_TIMEOUT = 170_000
 _AS_NEW: LiteralString = (
     "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP"
 )
+#: What libpq guesses beside what it knows: the sentence that we add says it better.
+_LIBPQS_QUESTION: Final = re.compile(r"\s*(?:Is the server running on|This probably means the server|Either provide the).*", re.DOTALL)
 _NOT_MIGRATED = (errors.UndefinedTable, errors.InvalidSchemaName, errors.UndefinedFunction, errors.UndefinedColumn)
 
 
@@ -74,7 +78,16 @@ def telling() -> Iterator[None]:
             f"the database has no current Threadline schema: run `threadline migrate` ({_line(error)})"
         ) from error
     except _UNAVAILABLE as error:
-        raise BackendUnavailable(f"Postgres: {_line(error)}") from error
+        raise refused(error) from error
+
+
+def refused(error: psycopg.Error | PoolClosed) -> BackendUnavailable:
+    """The server's own words, and what to do about them."""
+    said, state = _line(error), getattr(error, "sqlstate", None)
+    known = refusal_of_postgres(said, state)
+    if known is None:
+        return BackendUnavailable(f"Postgres: {said}")
+    return BackendUnavailable(f"Postgres: {said}: {known.do}", passing=known.passing)
 
 
 class Database:
@@ -215,7 +228,8 @@ def _checked(url: str) -> str:
 
 def _line(error: BaseException) -> str:
     """An error's message as one line; libpq's messages hold host, port and user but no password."""
-    return " ".join(str(error).split()) or type(error).__name__
+    said = " ".join(_LIBPQS_QUESTION.sub("", str(error)).split())
+    return said.rstrip(".?") or type(error).__name__
 
 
 def _grow_again(pool: AsyncConnectionPool[Any]) -> None:

@@ -1,7 +1,7 @@
 """Brings the schema to this code's version; idempotent, safe for ten processes at once, and never in the way for long.
 
-A migration that has to wait for a lock waits for a second at most, for what comes behind it waits, too; then it lets
-everybody pass and tries again.
+A migration that has to wait for a lock waits for half a second at most, for what comes behind it waits, too; then it
+lets everybody pass and tries again.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ __all__ = ["LATEST", "check_migrated", "lock_key", "migrate", "take_lock"]
 
 #: The newest migration that this code knows.
 LATEST = migrations()[-1][0]
-#: How long one try may stand in the queue for a lock, where every write of a job waits behind it.
-_LOCK_TIMEOUT: Final = "SET LOCAL lock_timeout = '1s'"
+#: How long one try may stand in the queue for a lock, where every write of a job waits behind it. Half of Postgres'
+#: usual deadlock_timeout: in a deadlock it is the migration that gives up, not the job.
+_LOCK_TIMEOUT: Final = "SET LOCAL lock_timeout = '500ms'"
 #: How long tries go on.
 _PATIENCE_SECONDS: Final = 300.0
 _FIRST_PAUSE: Final = 0.5

@@ -90,7 +90,7 @@ async def _kept_up(redis: Redis, channel: str, session: _Session, vault: Vault) 
                 return
         except REDIS_ERRORS as error:
             if of_cluster(error) or (not session.begun and attempt >= _START_RETRIES):
-                raise BackendUnavailable(f"Redis: {reason(error)}: is REDIS_URL right?") from error
+                raise refused(error) from error
             async with aclosing(session.without_redis()) as events:
                 async for event in events:
                     yield event

@@ -68,6 +68,8 @@ class Reader:
         if self.position.last == before:
             async for event in self._nothing_new():
                 yield event
+        if self.done and await self._goes_on():
+            self.done = False
         while not self.done:
             heard = await feed.next(ENDING_SECONDS if self._ended_unannounced else IDLE_SECONDS)
             async for event in self._take(heard):
@@ -129,6 +131,17 @@ class Reader:
             self._ended_unannounced = True
             async for event in self._ask_ledger():
                 yield event
+
+    async def _goes_on(self) -> bool:
+        """P3: the log has an end that the ledger does not know: it was restored from a backup, and the job runs again.
+
+        Otherwise an end stands in the ledger before it is told. Where the ledger cannot be asked, the log is believed.
+        """
+        if self._ending is None or self._to_next_end or self._upto is not None:
+            return False
+        with suppress(BackendUnavailable):
+            return await self._ending() is None
+        return False
 
     async def _over_before(self) -> bool:
         """Whether the reader's position is already behind the log's terminal event."""

@@ -80,10 +80,11 @@ class LineBudget:
     @contextmanager
     def of_this_job(self) -> Iterator[None]:
         """Everything that is logged inside, in tools' tasks and threads too, counts; the end says what was left out."""
-        _this_job.set(self)  # not taken back: the task is the job's own, and what it leaves behind is still counted
+        before = _this_job.set(self)
         try:
             yield
         finally:
+            _this_job.reset(before)
             if self.left_out or self.conditions.left_out:
                 log.warning("log.suppressed", lines=self.left_out, repeated_lines=self.conditions.left_out)
 

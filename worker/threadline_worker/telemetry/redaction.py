@@ -31,7 +31,7 @@ _QUOTING: Final = frozenset(
 #: A line as it is written, in characters; JSON's are ASCII.
 MOST_CHARACTERS: Final = 16 * 1024
 #: Looked at for secrets before it is cut, so that none is cut in half and passes.
-_LOOKED_AT: Final = 64 * 1024
+_LOOKED_AT: Final = 16 * 1024
 _FIRST: Final = ("timestamp", "level", "event", "logger", "job_id", "thread_id", "agent", "epoch", "worker_id")
 _HIGHEST: Final = 2**64
 
@@ -147,7 +147,8 @@ def _foreign(record: logging.LogRecord, text: str) -> str:
         return text
     if library == "asyncio":  # the first line says what happened, the others to whom
         return text.partition("\n")[0].partition("<")[0]
-    return record.msg if record.args and isinstance(record.msg, str) else f"[{len(text)} characters]"
+    # structlog has taken the arguments out of the record: a text that differs from its template had some.
+    return record.msg if isinstance(record.msg, str) and record.msg != text else f"[{len(text)} characters]"
 
 
 def _size(value: Any) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import secrets
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -16,7 +17,6 @@ from opentelemetry import trace
 from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
@@ -47,7 +47,6 @@ class OtlpExport:
         self.exporters = ", ".join(exporters)
         self._resource = resource
         self._sampler = sampler
-        self._ids = RandomIdGenerator()
         self._scope = InstrumentationScope("threadline", __version__)
         self._processors = [
             BatchSpanProcessor(exporter, schedule_delay_millis=delay) for exporter in exporters.values()
@@ -68,8 +67,8 @@ class OtlpExport:
         return self._sampler.should_sample(within, parent.trace_id, "job").decision is Decision.RECORD_AND_SAMPLE
 
     def new_id(self) -> int:
-        """Random."""
-        return self._ids.generate_span_id()
+        """Random, also where an agent has seeded Python's own generator; never zero, which is no id."""
+        return secrets.randbits(64) or 1
 
     def send(self, spans: Iterable[Span]) -> None:
         """A full queue drops the oldest."""

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 import structlog
 from langchain_core.callbacks import BaseCallbackHandler
 
-
 if TYPE_CHECKING:
     from threadline.ledger.custody import Claim
 

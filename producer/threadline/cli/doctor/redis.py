@@ -45,7 +45,8 @@ async def check_redis(settings: ClientSettings) -> list[Check]:
         try:
             info = await client.info("all")
             save = await _save_setting(client)
-            waiting = await client.zcard(settings.keys.queue)
+            keys = [settings.keys.queue_of(name) for name in settings.queues.names]
+            waiting = sum([await client.zcard(key) for key in keys])
         except exceptions.NoPermissionError as error:
             advice = "allow this user INFO and the keys of THREADLINE_NAMESPACE, or look yourself"
             return [Check("redis", Level.WARN, f"reachable, but it does not answer: {reason(error)}", advice)]
