@@ -71,8 +71,8 @@ BEGIN
 
     -- The observer: what `threadline doctor`, KEDA and a dashboard count.
     EXECUTE format('GRANT SELECT (job_id, seq, thread_id, agent, kind, queue, state, epoch, code, worker_id, failures, stalls,'
-        ' answered_by, created_at, run_at, expires_at, started_at, claimed_at, finished_at, dispatched_at, queue)'
-        ' ON %I.jobs TO %I', v_schema, v_observer);
+        ' answered_by, created_at, run_at, expires_at, started_at, claimed_at, finished_at, dispatched_at,'
+        ' worker_version, agent_fingerprint) ON %I.jobs TO %I', v_schema, v_observer);
     EXECUTE format('GRANT SELECT (message_id, reason, received_at) ON %I.dead_letters TO %I', v_schema, v_observer);
     EXECUTE format('GRANT SELECT (job_id, epoch, host, state, next_at, attempts, status, created_at) ON %I.webhooks TO %I',
         v_schema, v_observer);

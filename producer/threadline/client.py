@@ -123,9 +123,9 @@ class Client:
         is enqueue, reject, interrupt or rollback. `expires` (until the first claim) and `timeout` (running time) are
         seconds or timedelta; so is `wait_expires`, after which a question that nobody has answered ends the job as
         `cancelled/expired`. `webhook_url` is told of each end of the job. `configurable` and `context` are what the
-        graph reads under these names; thread, user and job in them are always ours. `traceparent` (W3C) is the trace that
-        the job belongs to, by default the current OpenTelemetry span's. `queue` is where the job waits for a worker
-        that serves it (None: as the client's `queues` say, else `default`), for as long as none does. Raises
+        graph reads under these names; thread, user and job in them are always ours. `traceparent` (W3C) is the trace
+        that the job belongs to, by default the current OpenTelemetry span's. `queue` is where the job waits for a
+        worker that serves it (None: as the client's `queues` say, else `default`), for as long as none does. Raises
         InvalidJob, UnknownAgent, ThreadBusy, ThreadOwnedByAnother, BackendUnavailable, NotMigrated, NeedsDatabase.
         After BackendUnavailable it is safe to repeat with the same `idempotency_key`.
         """

@@ -13,8 +13,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
 from threadline.errors import BackendUnavailable, ConfigurationError
-from threadline.refusals import refusal_of_redis
 from threadline.redis_sentinel import connect_sentinel, is_sentinel_url
+from threadline.refusals import refusal_of_redis
 
 __all__ = ["CLUSTER", "REDIS_ERRORS", "connect_redis", "is_cluster", "of_cluster", "reason", "refused", "uncancelled"]
 

@@ -1,7 +1,7 @@
-"""What servers say when they refuse, what it means and what to do: the words of both, so that no message ends in a riddle.
+"""What servers say when they refuse, what it means and what to do, so that no message ends in a riddle.
 
-The tables are the source of docs/troubleshooting.md (a test compares). A server that speaks another language than English
-is still told in its own words; what psycopg gives a SQLSTATE is known by that.
+The tables of docs/troubleshooting.md are made from these. What a server says in another language than English is passed
+on as it is; what psycopg gives a SQLSTATE is known by that.
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ class Refusal(NamedTuple):
 #: The first one that fits counts.
 POSTGRES: Final = (
     Refusal(
-        ("password authentication failed", "no password supplied", 'role "…" does not exist', "not permitted to log in"),
+        (
+            "password authentication failed",
+            "no password supplied",
+            'role "…" does not exist',
+            "not permitted to log in",
+        ),
         "the user is unknown, may not log in, or the password is wrong",
         "correct user and password in DATABASE_URL, special characters as %XX",
         ("28P01",),

@@ -24,6 +24,7 @@ _BENCHMARKS: Final = (
     "pickup",
     "retention",
     "rolling_restart",
+    "sizing",
     "slowdown",
     "tokens",
 )

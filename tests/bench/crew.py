@@ -3,8 +3,8 @@
 A part of `bench.scale`: `python -m bench.crew N WORK_SECONDS`, with a worker's environment. On SIGTERM it drains and
 prints one JSON line: what its claims took and found, and which jobs they gave. Real are the worker's row, beat, sweep,
 rescuer, adoption, arq's loop, claim, execution and its announcements. Left out is what would be N times in one process
-for nothing: a thread for each beat (it is a task here), the metrics port, the saver's pool and the store. The workers of
-a crew share a pool to Postgres and one to Redis; beats and rescuers have their own connections, as they must.
+for nothing: a thread for each beat (it is a task here), the metrics port, the saver's pool and the store. The workers
+of a crew share a pool to Postgres and one to Redis; beats and rescuers have connections of their own, as they must.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class _Simulated(WorkerProcess):
     database: Database
     redis: ArqRedis
 
-    async def _connect(self, stack: AsyncExitStack) -> Services:  # noqa: ARG002 - the crew closes them
+    async def _connect(self, stack: AsyncExitStack) -> Services:
         client, keys = self._settings.client, self._keys
         ledger = Custody(self.database, self._queries, lease_seconds=self._settings.lease, vault=client.vault)
         events = EventLog(self.redis, keys, max_events=client.event_max, ttl_seconds=client.event_ttl_seconds)

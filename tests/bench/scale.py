@@ -1,8 +1,9 @@
 """200 workers and 100,000 queued jobs: claims a second, contention, and what an idle worker asks of the servers.
 
 `PYTHONPATH=tests python -m bench.scale [--workers 200 --jobs 100000 --threads 50000 --processes 4]`, or SCALE=small.
-One JSON line. `limit` seconds from the start of the claims it ends, whatever is left. The workers are real ones (bench/crew.py), several to a process, with their own rows, beats, sweeps,
-connections and arq loops; only their jobs run nothing. It fails if a job was not claimed exactly once, or is left.
+One JSON line. The workers are real ones (bench/crew.py), several to a process, with their own rows, beats, sweeps,
+connections and arq loops; only their jobs run nothing. It ends with its jobs, or after `limit` seconds of claiming.
+It fails if a job was not claimed exactly once, or is left.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a job leaves in Redis and in Postgres: research with the offline model, and a deep agent with 80 tool calls.
 
-`PYTHONPATH=tests python -m bench.sizing [JOBS]`. One JSON line, with one real worker. Redis: MEMORY USAGE of a job's log,
-with `updates` alone and with every token besides. Postgres: bytes of the thread's rows as they are stored, and what all
-tables and indexes of the schema grew by.
+`PYTHONPATH=tests python -m bench.sizing [JOBS]`. One JSON line, with one real worker. Redis: MEMORY USAGE of a job's
+log, with `updates` alone and with every token besides. Postgres: bytes of the thread's rows as they are stored, and
+what all tables and indexes of the schema grew by.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import redis
 from deepagents import create_deep_agent
@@ -81,19 +81,31 @@ def _schema_bytes(view: LedgerView) -> int:
 
 def _thread(view: LedgerView, thread: str) -> dict[str, float]:
     size = sum(
-        int(view.rows(f"SELECT coalesce(sum(pg_column_size(t.*)), 0) AS b FROM {table} t WHERE thread_id = %s", thread)[0]["b"])
+        int(
+            view.rows(f"SELECT coalesce(sum(pg_column_size(t.*)), 0) AS b FROM {table} t WHERE thread_id = %s", thread)[
+                0
+            ]["b"]
+        )
         for table in _TABLES
     )
     [row] = view.rows("SELECT count(*) AS n FROM checkpoints WHERE thread_id = %s", thread)
     return {"checkpoints": row["n"], "bytes": size}
 
 
-async def _jobs(client: Client, view: LedgerView, url: str, agent: str, question: Any, jobs: int, mode: str) -> Any:
+class _Kind(NamedTuple):
+    """What is asked of whom, and how much of it is told."""
+
+    agent: str
+    question: Any
+    mode: str
+
+
+async def _jobs(client: Client, view: LedgerView, url: str, kind: _Kind, jobs: int) -> dict[str, Any]:
     before = _schema_bytes(view)
     with redis.Redis.from_url(url) as connection:
         logs, threads = [], []
         for _ in range(jobs):
-            job = await client.enqueue(agent, question, stream_modes=_MODES[mode])
+            job = await client.enqueue(kind.agent, kind.question, stream_modes=_MODES[kind.mode])
             await job.result(timeout=300)
             key = Keys().events(job.job_id)
             logs.append((connection.xlen(key), connection.memory_usage(key, samples=0)))
@@ -113,13 +125,12 @@ async def _jobs(client: Client, view: LedgerView, url: str, agent: str, question
 async def _measure(url: str, redis_url: str, jobs: int) -> dict[str, Any]:
     view = LedgerView(url)
     found: dict[str, Any] = {"jobs": jobs}
+    looking = _Kind("eighty", {"messages": [{"role": "user", "content": "Look."}]}, "updates")
     async with Client(redis_url=redis_url, database_url=url) as client:
         for mode in _MODES:
-            found[f"research, {mode}"] = await _jobs(
-                client, view, redis_url, "research", "How are dead workers found?", jobs, mode
-            )
-        asked = {"messages": [{"role": "user", "content": "Look."}]}
-        found["80 tool calls"] = await _jobs(client, view, redis_url, "eighty", asked, max(1, jobs // 5), "updates")
+            research = _Kind("research", "How are dead workers found?", mode)
+            found[f"research, {mode}"] = await _jobs(client, view, redis_url, research, jobs)
+        found["80 tool calls"] = await _jobs(client, view, redis_url, looking, max(1, jobs // 5))
     return found
 
 

@@ -31,9 +31,11 @@ from bench.unpublished import UNPUBLISHED
 from support.fault_proxy import FaultProxy
 from threadline import Client, Job
 
+__all__ = ["WORK", "Run", "compared", "ended"]
+
 _STEPS: Final = 30
 _WARM: Final = 2
-_WORK: Final[dict[str, dict[str, float]]] = {
+WORK: Final[dict[str, dict[str, float]]] = {
     "0 ms": {"blocks": 0, "wait": 0.0},
     "5 ms": {"blocks": 1, "wait": 0.004},
     "10 ms": {"blocks": 2, "wait": 0.008},
@@ -48,7 +50,7 @@ _FOLLOWED: Final = "with a subscriber"
 _LATE: Final = "Redis 50 ms late"
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
     """Milliseconds of one run."""
 
     steps: float
@@ -57,19 +59,19 @@ class _Run(NamedTuple):
     cpu: float
 
 
-async def _run(client: Client, how: str, work: str) -> _Run:
+async def _run(client: Client, how: str, work: str) -> Run:
     thread_id = f"{UNPUBLISHED if how == _OFF else ''}{uuid.uuid4().hex}"
-    given = {"steps": _STEPS, "count": 0, **_WORK[work]}
+    given = {"steps": _STEPS, "count": 0, **WORK[work]}
     job = await client.enqueue("thirty", given, thread_id=thread_id, stream_modes=["updates"])
     if how == _FOLLOWED:
         async for _event in job.events():
             pass
-    await _ended(job)
+    await ended(job)
     values, status = await job.result(), await job.status()
     assert status.started_at, status
     assert status.finished_at, status
     moments = values["moments"]
-    return _Run(
+    return Run(
         (moments[-1] - moments[0]) * 1000,
         statistics.median(later - earlier for earlier, later in pairwise(moments)) * 1000,
         (status.finished_at - status.started_at).total_seconds() * 1000,
@@ -77,14 +79,14 @@ async def _run(client: Client, how: str, work: str) -> _Run:
     )
 
 
-async def _ended(job: Job) -> None:
+async def ended(job: Job) -> None:
     """By the ledger: whoever waits for `result()` listens to the job's channel, and so is a subscriber."""
     while (await job.status()).finished_at is None:
         await asyncio.sleep(_POLL_SECONDS)
 
 
 async def _rounds(client: Client, proxy: FaultProxy | None, hows: Sequence[str], work: str, pairs: int) -> None:
-    found: dict[str, list[_Run]] = {how: [] for how in (_OFF, *hows)}
+    found: dict[str, list[Run]] = {how: [] for how in (_OFF, *hows)}
     for number in range(-_WARM, pairs):
         for how in random.sample(list(found), len(found)):
             async with _redis(proxy, late=how == _LATE):
@@ -93,7 +95,7 @@ async def _rounds(client: Client, proxy: FaultProxy | None, hows: Sequence[str],
                 found[how].append(run)
     off = found.pop(_OFF)
     for how, runs in found.items():
-        say("slowdown", what=how, against=_OFF, steps=_STEPS, work_per_step=work, **_compared(runs, off))
+        say("slowdown", what=how, against=_OFF, steps=_STEPS, work_per_step=work, **compared(runs, off))
 
 
 @asynccontextmanager
@@ -109,7 +111,7 @@ async def _redis(proxy: FaultProxy | None, *, late: bool) -> AsyncIterator[None]
         await asyncio.sleep(2 * _LATE_SECONDS)  # what was on its way arrives
 
 
-def _compared(runs: Sequence[_Run], off: Sequence[_Run]) -> dict[str, Any]:
+def compared(runs: Sequence[Run], off: Sequence[Run]) -> dict[str, Any]:
     pairs = list(zip(runs, off, strict=True))
     return {
         "pairs": len(pairs),
@@ -118,7 +120,7 @@ def _compared(runs: Sequence[_Run], off: Sequence[_Run]) -> dict[str, Any]:
         "job_ratio": paired([one.job / other.job for one, other in pairs]),
         "job_more_ms": paired([one.job - other.job for one, other in pairs], 1),
         "cpu_more_ms": paired([one.cpu - other.cpu for one, other in pairs], 1),
-        "off_ms": {name: round(statistics.median(getattr(run, name) for run in off), 1) for name in _Run._fields},
+        "off_ms": {name: round(statistics.median(getattr(run, name) for run in off), 1) for name in Run._fields},
     }
 
 
@@ -139,7 +141,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=32)
-    parser.add_argument("--work", choices=_WORK, action="append", help="per step; 0 ms and 10 ms by default")
+    parser.add_argument("--work", choices=WORK, action="append", help="per step; 0 ms and 10 ms by default")
     wanted = parser.parse_args()
     with house(THREADLINE_AGENTS="thirty=bench.thirty:thirty") as bench, suppress(KeyboardInterrupt):
         asyncio.run(_measure(bench, wanted.pairs, wanted.work or ["0 ms", "10 ms"]))

@@ -1,6 +1,7 @@
 """Workers and clients behind a real PgBouncer in transaction mode, with the worker's own session past it.
 
-Not collected by itself, for it needs the program: `PGBOUNCER=/path python -m pytest tests/integration/live_pgbouncer.py`.
+Not collected by itself, for it needs the program, on PATH or in PGBOUNCER:
+`python -m pytest tests/integration/live_pgbouncer.py`.
 """
 
 from __future__ import annotations

@@ -269,3 +269,12 @@ async def test_the_figures_by_queue_need_nothing_but_an_index(bench: Bench) -> N
         cursor = await connection.execute(b"EXPLAIN " + query.encode(), {"lease_seconds": 15.0})
         plan = "\n".join(str(line) for row in await cursor.fetchall() for line in row.values())
     assert "Index Only Scan using jobs_queue " in plan, plan
+
+
+async def test_L4_a_worker_counts_on_those_only_that_serve_all_its_queues(bench: Bench) -> None:
+    """Of a large fleet few look for lost messages, but of each queue's workers some."""
+    seen = {
+        name: sum(row["serves_ours"] for row in await bench.run("observe_workers", worker_id=name))
+        for name in ("plain", "deep", "both")
+    }
+    assert seen == {"plain": 1, "deep": 1, "both": 0}

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from redis.asyncio.connection import SSLConnection
 
 from support.gates import Gates, until
 from support.logs import Reader
@@ -37,6 +38,12 @@ def test_a_url_is_read_as_others_read_it() -> None:
         "username": "app", "password": "p@w", "db": 2, "ssl_ca_certs": "/ca.pem", "socket_timeout": 9.0
     }  # fmt: skip
     assert address.to_sentinels == {"username": "w", "password": "x", "ssl_ca_certs": "/ca.pem"}
+
+
+def test_tls_is_for_the_servers_and_for_the_sentinels() -> None:
+    pool = connect_redis("rediss+sentinel://host/primary?ssl_check_hostname=true").connection_pool
+    assert isinstance(pool.make_connection(), SSLConnection)
+    assert isinstance(pool.sentinel_manager.sentinels[0].connection_pool.make_connection(), SSLConnection)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -104,11 +105,7 @@ async def test_P3_a_ledger_from_the_past_beside_a_newer_redis(control, env, clie
         # What was accepted after the moment is gone; its wake-up is taken from the queue and hurts nobody.
         with pytest.raises(JobNotFound):
             await waiting.status()
-        once_more = await client.enqueue("steps", steps(1), thread_id="later", idempotency_key="later")
-        assert once_more.job_id != unknown.job_id
-        assert await once_more.result(timeout=20) == {"done": [0], "until": 1}
-        with redis.Redis.from_url(redis_url) as connection:
-            await until(lambda: connection.zcard(Keys().queue) == 0, "no message of an unknown job is left")
+        await made_anew(client, unknown.job_id, redis_url)
         assert not {"queue.purged", "worker.stalled", "job.failed", "publish.ended"} & set(worker.seen())
         assert worker.terminate() == 0
 
@@ -146,6 +143,15 @@ async def test_P3_a_redis_from_the_past_beside_a_newer_ledger(control, env, clie
         assert worker.terminate() == 0
 
 
+async def made_anew(client: Client, job_id: str, redis_url: str) -> None:
+    """The same key makes a new job where the first one is gone, and no message of an unknown job is left."""
+    again = await client.enqueue("steps", steps(1), thread_id="later", idempotency_key="later")
+    assert again.job_id != job_id
+    assert await again.result(timeout=20) == {"done": [0], "until": 1}
+    with redis.Redis.from_url(redis_url) as connection:
+        await until(lambda: connection.zcard(Keys().queue) == 0, "the queue is empty")
+
+
 async def answers(client: Client) -> bool:
     """Postgres' connections ended with it; the pool notices one by one."""
     try:
@@ -159,5 +165,5 @@ def whole(events: list[Any]) -> bool:
     """Each event follows the one before, by its number or by what it says came before it."""
     return all(
         later.position == EventId(one.position.epoch, one.position.n + 1) or later.prev == one.id
-        for one, later in zip(events, events[1:], strict=False)
+        for one, later in pairwise(events)
     )

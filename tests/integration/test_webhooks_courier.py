@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from support.gates import until
@@ -236,7 +237,7 @@ async def test_a_ledger_that_is_away_delays_and_does_not_lose(bench: Bench, rece
     async with couriering(bench):
         await receiver.arrived()
         await bench.sql("ALTER TABLE threadline.webhooks RENAME TO away")
-        with capture_logs() as lines:
+        with capture_logs([merge_contextvars]) as lines:
             receiver.gate.set()
             await until(lambda: any(line.get("job_id") == job for line in lines), "the outcome could not be noted")
         assert {line["event"] for line in lines} == {"webhook.outbox_failed"}

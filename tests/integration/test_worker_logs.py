@@ -46,8 +46,9 @@ async def test_every_line_of_a_job_says_which_job(client: Any, workers: Any) -> 
         assert {name: said[name] for name in twice} == dict.fromkeys(twice, 2)
         assert said["python.warning"] == 1  # Python shows the same warning of the same line once
         assert {line["logger"] for line in lines if line["event"].startswith("sync tool")} == {"my.agent"}
+        assert {line["logger"] for line in lines if line["event"] == "async tool"} == {"my.structured.agent"}
 
-    of_threads = [entry for entry in worker.entries if " of thread-" in str({**entry, "thread_id": ""})]
+    of_threads = [entry for entry in worker.entries if "of thread-" in str({**entry, "thread_id": ""})]
     assert len(of_threads) == 3 * 2 * 5
     assert all(f"of {entry['thread_id']} of" in str({**entry, "thread_id": ""}) for entry in of_threads)
     no_job = [entry for entry in worker.entries if entry.get("event", "").startswith(("worker.", "agent.", "beat."))]

@@ -26,6 +26,7 @@ async def test_a_model_behind_http_is_driven_through_the_queue_and_its_hiccups_a
             THREADLINE_MODEL="openai:gpt-scripted",
             OPENAI_BASE_URL=server.base_url,
             OPENAI_API_KEY="sk-test-canary-3141592653",
+            THREADLINE_LOG_CONTENT="on",
             THREADLINE_CORPUS=str(_corpus(tmp_path / "corpus")),
         )
         # More than the provider's own client retries (2): the job goes back to the queue, charged, and comes again.

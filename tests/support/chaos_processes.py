@@ -6,11 +6,10 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import time
-from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +17,7 @@ import threadline
 import threadline_worker
 from support.chaos_orders import FOLDER, WORKER
 from support.fault_proxy import FaultProxy
+from support.nursery import spoken_to
 from threadline_worker.embedded import ServerUrls
 
 __all__ = ["Fleet", "Slot", "package_roots"]
@@ -67,7 +67,9 @@ class Fleet:
         self._env = env
         self._path = os.pathsep.join([*package_roots(), str(_TESTS)])
         self._stack = AsyncExitStack()
-        self._program: Process | None = None
+        self._program: BaseProcess | None = None
+        self._orders = -1
+        self._said = asyncio.StreamReader()
         self._by_pid: dict[int, Slot] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.slots: list[Slot] = []
@@ -78,9 +80,11 @@ class Fleet:
             postgres = await self._stack.enter_async_context(FaultProxy(self._urls.database_url))
             self.slots.append(Slot(f"w{number}", redis, postgres))
         env = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        self._program = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "support.chaos_worker", stdin=PIPE, stdout=PIPE, env={**env, "PYTHONPATH": self._path}
+        self._program, self._orders, said = spoken_to("support.chaos_worker", {**env, "PYTHONPATH": self._path})
+        listening, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(self._said), os.fdopen(said, "rb")
         )
+        self._stack.callback(listening.close)
         imported = (await self._hear())["ready"]
         assert imported == threadline_worker.__file__, f"workers would run {imported}"
         self._own(self._listen())
@@ -96,9 +100,8 @@ class Fleet:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._program is not None:
-            assert self._program.stdin is not None
-            self._program.stdin.close()
-            await self._program.wait()
+            os.close(self._orders)
+            await asyncio.to_thread(self._program.join)
         await self._stack.aclose()
 
     def of_pid(self, pid: int) -> Slot | None:
@@ -131,8 +134,6 @@ class Fleet:
         return dict(json.loads(file.read_text()))
 
     def _start(self, slot: Slot) -> None:
-        assert self._program is not None
-        assert self._program.stdin is not None
         env = {
             **self._env,
             "PYTHONPATH": self._path,
@@ -142,7 +143,7 @@ class Fleet:
             WORKER: slot.name,
         }
         order = {"name": slot.name, "env": env, "log": str(self._folder / f"{slot.name}.log")}
-        self._program.stdin.write(json.dumps(order).encode() + b"\n")
+        os.write(self._orders, json.dumps(order).encode() + b"\n")
 
     async def _listen(self) -> None:
         while True:
@@ -168,9 +169,7 @@ class Fleet:
             self._start(slot)
 
     async def _hear(self) -> dict[str, Any]:
-        assert self._program is not None
-        assert self._program.stdout is not None
-        line = await self._program.stdout.readline()
+        line = await self._said.readline()
         if not line:
             raise AssertionError("the program that forks workers has ended; its error stands above")
         return dict(json.loads(line))

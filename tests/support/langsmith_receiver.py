@@ -35,6 +35,9 @@ class LangSmith(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.hang = hang
         self.leaving = threading.Event()
+        #: While it is clear, nothing is answered, so that nothing is sent.
+        self.open = threading.Event()
+        self.open.set()
         self.asked = threading.Event()
         self.runs: dict[str, dict[str, Any]] = {}
         self._news = threading.Condition()
@@ -79,6 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer({})
 
     def _answer(self, said: dict[str, Any]) -> None:
+        self.server.open.wait(60)
         if self.server.hang:
             self.server.leaving.wait(60)
         body = json.dumps(said).encode()
@@ -102,6 +106,7 @@ def langsmith(*, hang: bool = False) -> Iterator[LangSmith]:
         yield server
     finally:
         server.leaving.set()
+        server.open.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -16,6 +16,7 @@ import structlog
 
 from threadline_worker.telemetry import logs
 from threadline_worker.telemetry.secrets import Secrets
+from threadline_worker.telemetry.uncaught import log_what_nobody_catches
 
 __all__ = ["LogLines", "log_lines"]
 
@@ -51,6 +52,7 @@ def log_lines(
     sys.stderr = lines.stream
     try:
         logs.configure_logs(level, form, content=content, secrets=Secrets(env or {}))
+        log_what_nobody_catches()
         with structlog.contextvars.bound_contextvars():
             yield lines
     finally:

@@ -15,12 +15,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, TextIO
 
-__all__ = ["Nursling", "called"]
+__all__ = ["Nursling", "called", "spoken_to"]
 
 _CLI = "threadline.cli"
 _context = multiprocessing.get_context("forkserver")
@@ -84,6 +85,19 @@ def called(
         for file in files:
             file.seek(0)
         return subprocess.CompletedProcess([module, *arguments], process.exitcode, files[1].read(), files[2].read())
+
+
+def spoken_to(module: str, env: dict[str, str]) -> tuple[BaseProcess, int, int]:
+    """`python -m MODULE` with this environment; where to write its standard input, and where to read what it says."""
+    _start_with_imports()
+    (its_input, ours), (theirs, its_output) = os.pipe(), os.pipe()
+    process = _context.Process(
+        target=_run, args=(module, [], env, {0: _Duplicate(its_input), 1: _Duplicate(its_output)})
+    )
+    process.start()
+    os.close(its_input)
+    os.close(its_output)
+    return process, ours, theirs
 
 
 def _start_with_imports() -> None:

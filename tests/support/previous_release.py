@@ -71,9 +71,11 @@ class PreviousWorker(WorkerHandle):
 
     def __init__(self, env: dict[str, str], *arguments: str) -> None:
         command = [sys.executable, "-m", "threadline.cli", "worker", *arguments]
-        self.process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)  # type: ignore[assignment]  # as a Nursling is one
-        self.lines, self.entries = [], []
-        self._events = queue.Queue()
+        popen: Any = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+        self.process = popen  # has all that the handle asks a Nursling for
+        self.lines: list[str] = []
+        self.entries: list[dict[str, Any]] = []
+        self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.worker_id = self.metrics_url = ""

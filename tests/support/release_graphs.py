@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -30,7 +30,7 @@ class Less(TypedDict):
     said: Annotated[list[str], operator.add]
 
 
-def _node(name: str, schema: Any) -> Callable[[Any], dict[str, Any]]:
+def _node(name: str, schema: Any) -> Any:
     def plain(_state: Any) -> dict[str, Any]:
         noted = {"notes": name} if schema is Said else {}
         return {"said": [name], **noted}
@@ -47,12 +47,12 @@ def _node(name: str, schema: Any) -> Callable[[Any], dict[str, Any]]:
     return {"ask": ask, "fail": fail}.get(name, plain)
 
 
-def chain(*names: str, schema: Any = Said, **nodes: Any) -> StateGraph[Any]:
+def chain(*names: str, schema: Any = Said, **nodes: Any) -> StateGraph[Any, Any, Any, Any]:
     """One node after another: `ask` asks a person, `fail` fails as long as $TEST_GATES/broken is there, others note.
 
     `nodes` are graphs (or anything) to stand for some of the names.
     """
-    graph = StateGraph(schema)
+    graph: StateGraph[Any, Any, Any, Any] = StateGraph(schema)
     for name in names:
         graph.add_node(name, nodes.get(name) or _node(name, schema))
     for one, other in zip((START, *names), (*names, END), strict=True):
@@ -60,18 +60,18 @@ def chain(*names: str, schema: Any = Said, **nodes: Any) -> StateGraph[Any]:
     return graph
 
 
-def within(*names: str, **nodes: Any) -> StateGraph[Any]:
+def within(*names: str, **nodes: Any) -> StateGraph[Any, Any, Any, Any]:
     """A subgraph `part` of these nodes, between `first` and `last`."""
     return chain("first", "part", "last", part=chain(*names, **nodes).compile())
 
 
-def fan(worker: str, *, joined: Sequence[str] = ()) -> StateGraph[Any]:
+def fan(worker: str, *, joined: Sequence[str] = ()) -> StateGraph[Any, Any, Any, Any]:
     """Two tasks sent to `worker`; `last` waits for all of `joined`."""
 
     def begin(_state: Any) -> list[Send]:
         return [Send(worker, {}), Send(worker, {})]
 
-    graph = StateGraph(Less)
+    graph: StateGraph[Any, Any, Any, Any] = StateGraph(Less)
     graph.add_node("first", _node("first", Less))
     graph.add_node("beside", _node("beside", Less))
     graph.add_node(worker, _node("fail", Less))
@@ -84,7 +84,7 @@ def fan(worker: str, *, joined: Sequence[str] = ()) -> StateGraph[Any]:
     return graph
 
 
-def helper(*names: str) -> StateGraph[Any]:
+def helper(*names: str) -> StateGraph[Any, Any, Any, Any]:
     """An agent whose tool calls another one, made of these nodes, as deepagents does."""
     helpers = {"helper": chain(*names).compile()}
 
@@ -99,7 +99,7 @@ def helper(*names: str) -> StateGraph[Any]:
         call = {"name": "delegate", "args": {"what": "w"}, "id": "c"}
         return {"messages": [AIMessage("", tool_calls=[call])]}
 
-    graph = StateGraph(MessagesState)
+    graph: StateGraph[Any, Any, Any, Any] = StateGraph(MessagesState)
     graph.add_node("model", model)
     graph.add_node("tools", ToolNode([delegate]))
     graph.add_edge(START, "model")

@@ -43,7 +43,8 @@ def health(*, draining: bool = False, redis: float = 0, postgres: float = 0, sta
     if draining:
         ended.set()
     at = time.monotonic()
-    sweep: Any = SimpleNamespace(redis_ok_at=at - redis, postgres_ok_at=at - postgres, redis_trouble="")
+    quiet = dict.fromkeys(("redis_trouble", "postgres_trouble", "postgres_refuses"), "")
+    sweep: Any = SimpleNamespace(redis_ok_at=at - redis, postgres_ok_at=at - postgres, **quiet)
     return Health(Runs(1), liveness(**now), sweep, ended, loop_stall=stall)
 
 

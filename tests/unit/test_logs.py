@@ -17,6 +17,9 @@ import threadline_worker
 from support.log_lines import log_lines
 from threadline.encryption.vault import PLAIN
 from threadline.errors import ConfigurationError
+from threadline_worker.dev import worker_env
+from threadline_worker.embedded import ServerUrls
+from threadline_worker.main import WorkerProcess
 from threadline_worker.settings import WorkerSettings
 from threadline_worker.telemetry.job_fields import job_fields
 from threadline_worker.telemetry.log_events import LOG_EVENTS, REPEATING
@@ -126,6 +129,22 @@ async def test_a_job_s_context_ends_with_its_task() -> None:
     ]
 
 
+async def test_what_a_job_s_task_raises_is_told_with_the_job() -> None:
+    process = WorkerProcess(WorkerSettings.from_env(SERVERS))
+
+    async def run() -> None:
+        structlog.contextvars.bind_contextvars(job_id="j1")
+        raise ValueError("a bug of ours")
+
+    with log_lines() as lines:
+        task = process._spawn(run())
+        await asyncio.wait({task})
+        await asyncio.sleep(0)  # its callbacks' turn
+        theirs.info("afterwards")
+    told = [(entry["event"], entry.get("job_id")) for entry in lines.entries]
+    assert told == [("job.failed", "j1"), ("afterwards", None)]
+
+
 SERVERS = {"REDIS_URL": "redis://x", "DATABASE_URL": "postgresql://x"}
 
 
@@ -139,6 +158,13 @@ def test_contents_are_hidden_unless_asked_for_and_never_shown_where_they_are_sea
         WorkerSettings.from_env({**SERVERS, **keys, "THREADLINE_LOG_CONTENT": "on"})
     with pytest.raises(ConfigurationError, match="on, off"):
         WorkerSettings.from_env({**SERVERS, "THREADLINE_LOG_CONTENT": "yes"})
+
+
+def test_dev_shows_contents_unless_they_are_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    urls = ServerUrls("redis://x", "postgresql://x")
+    assert worker_env(urls)["THREADLINE_LOG_CONTENT"] == "on"
+    monkeypatch.setenv("THREADLINE_ENCRYPTION_KEYS", "k1:x")
+    assert "THREADLINE_LOG_CONTENT" not in worker_env(urls)
 
 
 def test_a_terminal_shows_short_lines() -> None:

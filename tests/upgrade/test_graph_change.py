@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import entrypoint
@@ -33,10 +35,8 @@ def compiled(graph, saver):
 async def left_by(graph, given) -> InMemorySaver:
     """A thread in which the graph failed or waits."""
     saver = InMemorySaver()
-    try:
+    with suppress(ValueError):
         await compiled(graph, saver).ainvoke(given, AT, durability="sync")
-    except ValueError:
-        pass
     return saver
 
 

@@ -39,20 +39,22 @@ def knows(monkeypatch: pytest.MonkeyPatch, *more: tuple[int, str, str]) -> None:
 async def test_jobs_are_enqueued_while_a_migration_waits_for_a_long_transaction(database_url, monkeypatch) -> None:
     knows(monkeypatch, NEXT)
     waits: list[str] = []
-    async with connected(database_url) as ours, connected(database_url) as other:
-        async with Database(database_url, application_name="tests") as database:
-            bench = Bench(database)
-            took, holder = [], other.info.backend_pid
-            async with other.transaction():
-                await other.execute("SELECT count(*) FROM threadline.jobs")  # holds its lock until the end
-                migrating = asyncio.create_task(migrate.migrate(ours, KEYS, on_wait=waits.append))
-                while len(waits) < 2:
-                    asked, began = request(), time.monotonic()
-                    await bench.ledger.enqueue(asked, fingerprint="f", dispatching=False)
-                    took.append(time.monotonic() - began)
-                    await asyncio.sleep(0.02)
-                assert not migrating.done()
-            assert await migrating == [NEXT[1]]
+    async with (
+        connected(database_url) as ours,
+        connected(database_url) as other,
+        Database(database_url, application_name="tests") as database,
+    ):
+        bench, took, holder = Bench(database), [], other.info.backend_pid
+        async with other.transaction():
+            await other.execute("SELECT count(*) FROM threadline.jobs")  # holds its lock until the end
+            migrating = asyncio.create_task(migrate.migrate(ours, KEYS, on_wait=waits.append))
+            while len(waits) < 2:
+                asked, began = request(), time.monotonic()
+                await bench.ledger.enqueue(asked, fingerprint="f", dispatching=False)
+                took.append(time.monotonic() - began)
+                await asyncio.sleep(0.02)
+            assert not migrating.done()
+        assert await migrating == [NEXT[1]]
     assert max(took) > 0.2  # some came while it stood in the way, or nothing is proven
     assert max(took) < 2  # and waited for no more than one try of it
     assert len(took) > 10
@@ -95,7 +97,9 @@ async def test_a_crash_in_the_middle_is_told_and_mended_by_migrating_again(empty
             with pytest.raises(psycopg.OperationalError):
                 await migrate.migrate(connection, KEYS)
     async with connected(empty_database_url) as connection:
-        with pytest.raises(NotMigrated, match=f"the schema is at 4, this code needs {LATEST}: run `threadline migrate`"):
+        with pytest.raises(
+            NotMigrated, match=f"the schema is at 4, this code needs {LATEST}: run `threadline migrate`"
+        ):
             await check_migrated(connection, KEYS)
         assert len(await migrate.migrate(connection, KEYS)) == len(migrations()) - 4
         assert await check_migrated(connection, KEYS) == LATEST
@@ -104,7 +108,7 @@ async def test_a_crash_in_the_middle_is_told_and_mended_by_migrating_again(empty
 async def test_a_migration_that_is_missing_in_between_is_told(database_url) -> None:
     async with connected(database_url) as connection:
         await connection.execute("DELETE FROM threadline.schema_migrations WHERE version = 6")
-        with pytest.raises(NotMigrated, match="the schema lacks 0006_stretches.sql: run `threadline migrate`"):
+        with pytest.raises(NotMigrated, match=r"the schema lacks 0006_stretches\.sql: run `threadline migrate`"):
             await check_migrated(connection, KEYS)
 
 
@@ -127,7 +131,11 @@ async def test_a_schema_that_is_too_new_is_refused_and_one_that_is_newer_is_not(
     assert worker.logged("worker.ready")
     assert worker.terminate() == 0
 
-    contracting = (LATEST + 2, "later.sql", f"-- oldest: {LATEST + 1}\nALTER TABLE {{schema}}.jobs DROP COLUMN of_tomorrow;")
+    contracting = (
+        LATEST + 2,
+        "later.sql",
+        f"-- oldest: {LATEST + 1}\nALTER TABLE {{schema}}.jobs DROP COLUMN of_tomorrow;",
+    )
     with monkeypatch.context() as patched:
         knows(patched, NEXT, contracting)
         patched.setattr(migrate, "LATEST", LATEST + 2)

@@ -1,4 +1,4 @@
-"""The release before runs on today's schema, beside today's workers: jobs pass from one to the other, none lost or twice."""
+"""The release before runs on today's schema, beside today's workers: jobs pass to and fro, none is lost or twice."""
 
 from __future__ import annotations
 
@@ -178,7 +178,10 @@ async def test_the_client_of_the_release_before_does_all_it_could(env, previous,
     with PreviousClient(previous) as old:
         job = old.call("enqueue", "steps", STEPS, thread_id="t", user_id="u", idempotency_key="k", metadata={"n": 1})
         assert old.call("result", job, timeout=20) == {"done": [0, 1, 2], "until": 3}
-        assert old.call("enqueue", "steps", STEPS, thread_id="t", user_id="u", idempotency_key="k", metadata={"n": 1}) == job
+        assert (
+            old.call("enqueue", "steps", STEPS, thread_id="t", user_id="u", idempotency_key="k", metadata={"n": 1})
+            == job
+        )
         events = old.call("events", job)
         assert [event["type"] for event in events] == ["queued", "started", *["updates"] * 3, "succeeded"]
         status = old.call("status", job)

@@ -32,7 +32,9 @@ log = structlog.get_logger(__name__)
 START_SECONDS = 30.0
 
 
-async def wait_for_servers(redis: Any, database: Database, keys: Keys, *, limit: float = START_SECONDS) -> None:
+async def wait_for_servers(
+    redis: Any, database: Database, keys: Keys, *, queue: str | None = None, limit: float = START_SECONDS
+) -> None:
     """Return once Redis answers and Postgres is migrated.
 
     Raises BackendUnavailable after `limit` s, at once where waiting does not help (a password, a right, a certificate),
@@ -42,7 +44,7 @@ async def wait_for_servers(redis: Any, database: Database, keys: Keys, *, limit:
     delay = 0.25
     while True:
         try:
-            version = await _check(redis, database, keys)
+            version = await _check(redis, database, keys, queue or keys.queue)
         except NotMigrated:
             raise
         except BackendUnavailable as error:
@@ -57,12 +59,12 @@ async def wait_for_servers(redis: Any, database: Database, keys: Keys, *, limit:
             return
 
 
-async def _check(redis: Any, database: Database, keys: Keys) -> int:
+async def _check(redis: Any, database: Database, keys: Keys, queue: str) -> int:
     """The schema's version."""
     try:
         if await is_cluster(redis):
             raise ConfigurationError(CLUSTER)
-        await check_redis(redis, keys)
+        await check_redis(redis, keys, queue)
     except REDIS_ERRORS as error:
         raise refused_by_redis(error) from error
     async with database.connection() as connection:

@@ -27,7 +27,16 @@ from threadline.ledger.database import refused
 from threadline.ledger.sql import Queries
 from threadline_worker.encrypted_checkpoints import SealingSaver
 
-__all__ = ["CheckpointsAway", "CheckpointsRefused", "Commit", "Fence", "FencedSaver", "LeaseLost", "fenced", "raise_checkpoint_clock"]
+__all__ = [
+    "CheckpointsAway",
+    "CheckpointsRefused",
+    "Commit",
+    "Fence",
+    "FencedSaver",
+    "LeaseLost",
+    "fenced",
+    "raise_checkpoint_clock",
+]
 
 #: A call on a connection that nobody answers any more ends after so long.
 CALL_SECONDS = 60.0

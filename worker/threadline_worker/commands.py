@@ -27,9 +27,11 @@ def worker(concurrency: int | None, queues: tuple[str, ...], burst: bool, until_
     """Run a worker until SIGTERM or Ctrl-C; the first drains, the second stops at once."""
     from threadline_worker.settings import WorkerSettings  # noqa: PLC0415 - heavy imports wait until they are needed
     from threadline_worker.telemetry.logs import configure_logs  # noqa: PLC0415
+    from threadline_worker.telemetry.uncaught import log_what_nobody_catches  # noqa: PLC0415
 
     settings = WorkerSettings.from_env(concurrency=concurrency, queues=queues)
     configure_logs(settings.log_level, settings.log_format, content=settings.log_content)
+    log_what_nobody_catches()
     from threadline_worker.signals import run_worker  # noqa: PLC0415
 
     run_worker(settings, burst=burst, until_eof=until_eof)

@@ -25,6 +25,7 @@ __all__ = ["DATA_DIR", "interruptible", "run_dev", "worker_env"]
 
 #: Everything that `dev` and `demo` leave behind, in the folder where they are called.
 DATA_DIR = Path(".threadline")
+_POOLER = ("THREADLINE_DATABASE_DIRECT_URL", "THREADLINE_DATABASE_POOLER")
 
 
 def run_dev(count: int) -> None:
@@ -52,6 +53,8 @@ def worker_env(urls: ServerUrls, **more: str) -> dict[str, str]:
         # Sealed is sealed, also here.
         **({} if os.environ.get("THREADLINE_ENCRYPTION_KEYS") else {"THREADLINE_LOG_CONTENT": "on"}),
         **os.environ,
+        # A way past a pooler leads to another Postgres than the one that is embedded here.
+        **({} if os.environ.get("DATABASE_URL") else dict.fromkeys(_POOLER, "")),
         "REDIS_URL": urls.redis_url,
         "DATABASE_URL": urls.database_url,
         **more,
@@ -86,6 +89,8 @@ async def _keep(workers: LocalWorkers, count: int) -> None:
     async with asyncio.TaskGroup() as tasks:
         for number in range(1, count + 1):
             tasks.create_task(workers.keep(f"worker {number}"))
+        if not count:  # the servers alone
+            await asyncio.Event().wait()
 
 
 def _show(urls: ServerUrls) -> None:

@@ -28,7 +28,7 @@ from threadline_worker.agents.errors import AgentConfigError, FactoryError, Unkn
 from threadline_worker.agents.opening import Opening
 from threadline_worker.agents.registry import Agent, Agents
 from threadline_worker.announce import Announcer
-from threadline_worker.checkpoints import CheckpointsAway
+from threadline_worker.checkpoints import CheckpointsAway, CheckpointsRefused
 from threadline_worker.exhaustion import end_if_exhausted
 from threadline_worker.graph_run import GraphRun
 from threadline_worker.internal.operate import operate
@@ -140,6 +140,8 @@ class Execution:
         except (BackendUnavailable, CheckpointsAway) as error:
             # The decision could not be made: nothing has run, so nothing is charged.
             log.warning("job.failed", error=reason(error))
+            if isinstance(error, CheckpointsRefused):
+                self._services.liveness.note_refusal(str(error))
             return Released(Code.TRANSIENT, delay=AWAY_SECONDS)
         except Exception as error:  # the boundary of a job: whatever it is, the worker and its neighbours go on
             end_if_exhausted(error)

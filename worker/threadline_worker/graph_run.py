@@ -21,6 +21,7 @@ from threadline_worker.agents.order import configurable_of, given_in
 from threadline_worker.answers import answers_of
 from threadline_worker.checkpoints import (
     CheckpointsAway,
+    CheckpointsRefused,
     Commit,
     Fence,
     FencedSaver,
@@ -158,6 +159,8 @@ class GraphRun:
             return Lost()
         except CheckpointsAway as error:
             log.warning("job.failed", error=str(error))
+            if isinstance(error, CheckpointsRefused):
+                services.liveness.note_refusal(str(error))
             return Released(Code.TRANSIENT, delay=AWAY_SECONDS)
         except InvalidJob as error:
             return Failed(Code.INVALID_INPUT, str(error))

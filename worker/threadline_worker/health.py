@@ -50,7 +50,8 @@ class Health:
             why = self._sweep.redis_trouble
             reasons.append(f"Redis takes no jobs from us: {why}" if why else "Redis does not answer")
         if now - self._sweep.postgres_ok_at > _AWAY_SECONDS:
-            reasons.append("Postgres does not answer")
+            why = self._sweep.postgres_trouble
+            reasons.append(f"Postgres does not answer us: {why}" if why else "Postgres does not answer")
         return reasons
 
     def answers(self, backend: Literal["redis", "postgres"]) -> bool:
@@ -67,11 +68,14 @@ class Health:
         if self._draining.is_set():
             reasons.append("draining")
         if not self._liveness.fresh():
-            reasons.append("its last beat is older than the lease")
+            why = self._liveness.trouble
+            reasons.append("its last beat is older than the lease" + (f": {why}" if why else ""))
         if not self._liveness.clock_ok():
             reasons.append(
                 f"this clock is {self._liveness.skew:.1f} s off the database's (at most {MAX_SKEW_SECONDS:g})"
             )
         if self._liveness.in_recovery:
             reasons.append("Postgres is a read-only replica")
+        if why := self._sweep.postgres_refuses or self._liveness.refusal():
+            reasons.append(why)
         return reasons

@@ -21,7 +21,7 @@ import structlog
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
-from threadline.ledger.database import connection_kwargs
+from threadline.ledger.database import connection_kwargs, refused
 from threadline.ledger.migrate import lock_key
 from threadline.ledger.sql import Queries
 
@@ -31,6 +31,8 @@ log = structlog.get_logger(__name__)
 
 #: More than this between this machine's clock and the database's, and the worker does not claim (F4).
 MAX_SKEW_SECONDS = 5.0
+#: After a write that Postgres refused (a full disk) no job is claimed for so long; then one is tried.
+REFUSED_SECONDS = 5.0
 _LEAST_PAUSE = 0.1
 #: The exit code of a worker whose loop stood still (EX_SOFTWARE); a supervisor starts it again.
 STALLED_EXIT = 70
@@ -84,6 +86,9 @@ class Liveness:
         self.draining = False
         self.skew = 0.0
         self.in_recovery = False
+        #: Why the last beat failed; "" after one that did not.
+        self.trouble = ""
+        self._refusal: tuple[float, str] = (float("-inf"), "")
         self._url = database_url
         self._queries = queries
         self._heartbeat = heartbeat
@@ -131,6 +136,15 @@ class Liveness:
         """Whether this machine's clock is near enough to the database's to claim (F4)."""
         return abs(self.skew) <= MAX_SKEW_SECONDS
 
+    def note_refusal(self, why: str) -> None:
+        """A run was given back because Postgres refused a write: no other is claimed for a while."""
+        self._refusal = (time.monotonic(), why)
+
+    def refusal(self) -> str:
+        """Why Postgres refused a write within the last seconds; "" if it did not."""
+        at, why = self._refusal
+        return why if time.monotonic() - at < REFUSED_SECONDS else ""
+
     def beat_now(self) -> None:
         """Do not wait for the next second: something was asked of a job here."""
         self._beat_soon()
@@ -159,7 +173,9 @@ class Liveness:
                 # psycopg's cancellation may itself wait on a dead network: the limit abandons the task if need be.
                 await self._session(soon)
             except (psycopg.Error, TimeoutError, OSError) as error:
-                log.warning("beat.failed", error=" ".join(str(error).split()) or type(error).__name__)
+                said = refused(error) if isinstance(error, psycopg.Error) else error
+                self.trouble = " ".join(str(said).split()) or type(error).__name__
+                log.warning("beat.failed", error=self.trouble)
                 self._watch_loop()
                 await asyncio.sleep(min(self._heartbeat, 0.5))
 
@@ -193,6 +209,7 @@ class Liveness:
         if row["alive"]:
             # When it was sent, not when the answer was read: a process may be stopped in between.
             self._last_beat = sent
+            self.trouble = ""
         beat = Beat(
             row["alive"],
             asked,

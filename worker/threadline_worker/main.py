@@ -125,7 +125,7 @@ class WorkerProcess:
         database = await stack.enter_async_context(
             Database(settings.database_url, application_name=name, max_size=4, **settings.client.statements)
         )
-        await wait_for_servers(redis, database, keys)
+        await wait_for_servers(redis, database, keys, queue=keys.queue_of(settings.queues[0]))
         checkpoints = await stack.enter_async_context(checkpoint_database(settings, keys, name))
         effects = await stack.enter_async_context(
             Database(
@@ -224,7 +224,7 @@ class WorkerProcess:
             retaining = tasks.create_task(schedule_of(services).run(), name="retention")
             if self._burst:
                 tasks.create_task(self._drain_when_idle(services), name="burst")
-            log.info("worker.ready", agents=self._agents.names, slots=self._runs.slots)
+            log.info("worker.ready", agents=self._agents.names, slots=self._runs.slots, queues=self._settings.queues)
             await self._draining.wait()
             await self._drain(liveness, consuming)
             sweeping.cancel()
@@ -326,8 +326,10 @@ class WorkerProcess:
         return 0.0 if self._drain_began is None else time.monotonic() - self._drain_began
 
     def _sweep_soon(self) -> None:
-        self._sweep.soon.set()
-        self._reports.set()  # what a client has cancelled is an end, too
+        """All workers hear of a change in the ledger; some are enough."""
+        if self._sweep.chosen():
+            self._sweep.call()
+            self._reports.set()  # what a client has cancelled is an end, too
 
     def _on_control(self, liveness: Liveness, command: dict[str, Any]) -> None:
         """`{"cancel": job_id}` says where to look, not what to do: the request stands in the ledger."""

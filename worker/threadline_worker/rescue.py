@@ -47,6 +47,8 @@ class Rescuer:
         self._lease = lease
         self._clock = clock
         self._seen: dict[str, _Seen] = {}
+        #: How many workers besides this one serve all that it serves: what one of them does, it need not do.
+        self.others = 0
         self._session_since = self._looked = clock()
 
     def begin(self) -> None:
@@ -62,6 +64,7 @@ class Rescuer:
             # While a statement hung, or this process stood still, nobody watched: that is no silence of others (V3).
             self.begin()
         self._looked = self._clock()
+        self.others = sum(worker["serves_ours"] for worker in workers)
         known = {worker["worker_id"] for worker in workers}
         self._seen = {worker_id: seen for worker_id, seen in self._seen.items() if worker_id in known}
         rescued: list[DictRow] = []

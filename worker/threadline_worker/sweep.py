@@ -16,11 +16,12 @@ from psycopg.rows import DictRow
 from threadline.contract.arq_message import message_id
 from threadline.contract.states import State
 from threadline.errors import BackendUnavailable
-from threadline.ledger.database import Database
+from threadline.ledger.database import Database, refused
 from threadline.redis_client import REDIS_ERRORS, reason
 from threadline_worker.adoption import Adoption
 from threadline_worker.execution import send_due
 from threadline_worker.rescue import Rescuer
+from threadline_worker.rights import check_postgres, check_redis, queue_takes_writes
 from threadline_worker.telemetry.job_fields import job_fields
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ log = structlog.get_logger(__name__)
 _SLOW_EVERY = 3
 _BATCH = 200
 _LEAST_PAUSE = 0.1
+#: Of a large fleet so many a round, on average, do what anyone can do: all would ask the same and stand in each other's
+#: way. Who watches others for signs of life watches alone, and in every round.
+_SWEEPERS = 4
 #: Seconds after which a dispatched job that nobody claimed is looked for in the queue.
 _LOST_AFTER = 10.0
 
@@ -48,10 +52,19 @@ class Sweep:
         self._rescuer = rescuer
         self._connection: AsyncConnection[DictRow] | None = None
         self._rounds = 0
+        self._called = False
         self.soon = asyncio.Event()
         self.redis_ok_at = float("-inf")
         self.redis_trouble = ""
         self.postgres_ok_at = float("-inf")
+        #: Why Postgres did not answer the last time; why it answers, but takes no jobs from us.
+        self.postgres_trouble = ""
+        self.postgres_refuses = ""
+
+    def call(self) -> None:
+        """Sweep now: something in the ledger has changed."""
+        self._called = True
+        self.soon.set()
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -77,19 +90,35 @@ class Sweep:
         self._rounds += 1
         if not await self._step(self._rescue):
             await self._forget()
-        steps = [self._restore, self._adopt, self._dispatch]
-        if self._rounds % _SLOW_EVERY == 0:
-            steps += [self._overdue, self._lost_messages, self._announce_missed]
+        steps: list[Callable[[], Awaitable[None]]] = []
+        if self._rounds % _SLOW_EVERY == 0 or self.postgres_refuses:
+            steps.append(self._look_at_rights)
+        if self._called or self.chosen():
+            steps += [self._restore, self._adopt, self._dispatch]
+            if self._rounds % _SLOW_EVERY == 0:
+                steps += [self._overdue, self._lost_messages, self._announce_missed]
+        self._called = False
         for step in steps:
             await self._step(step)
+
+    def chosen(self) -> bool:
+        """Whether this worker is one of those that do now what anyone can do."""
+        return random.random() * (self._rescuer.others + 1) <= _SWEEPERS  # noqa: S311 - spreads workers
 
     async def _step(self, step: Callable[[], Awaitable[None]]) -> bool:
         try:
             await step()
         except (psycopg.Error, BackendUnavailable, TimeoutError, OSError) as error:
             log.warning("sweep.failed", step=step.__name__.strip("_"), error=reason(error))
+            if step == self._rescue:
+                self.postgres_trouble = str(refused(error)) if isinstance(error, psycopg.Error) else reason(error)
             return False
         return True
+
+    async def _look_at_rights(self) -> None:
+        """F5: a standby, a read-only server and a role without rights take no jobs from us."""
+        async with self._services.ledger.database.connection() as connection:
+            self.postgres_refuses = await check_postgres(connection, self._services.ledger.queries) or ""
 
     async def _announce_missed(self) -> None:
         await self._services.announcer.announce_missed()
@@ -111,6 +140,7 @@ class Sweep:
         async with asyncio.timeout(self._direct.limit):
             rows = await self._rescuer.look(self._connection)
         self.postgres_ok_at = time.monotonic()
+        self.postgres_trouble = ""
         metrics = self._services.metrics
         for row in rows:
             log.warning(
@@ -181,9 +211,13 @@ class Sweep:
     async def _probe(self) -> None:
         """Redis takes writes from us: not so a replica, a full one, or a user without the right."""
         try:
-            # A change of a message that does not exist changes nothing.
-            queue = self._services.settings.queues[0]
-            await self._services.redis.zadd(self._services.keys.queue_of(queue), {"": 0}, xx=True)
+            redis, keys = self._services.redis, self._services.keys
+            queue = keys.queue_of(self._services.settings.queues[0])
+            # All rights are looked at now and then; what is refused, until it is granted.
+            if self.redis_trouble or self._rounds % _SLOW_EVERY == 0:
+                await check_redis(redis, keys, queue)
+            else:
+                await queue_takes_writes(redis, queue)
         except REDIS_ERRORS as error:
             self.redis_trouble = reason(error)
         else:

@@ -38,7 +38,9 @@ _AS_NEW: LiteralString = (
     "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP"
 )
 #: What libpq guesses beside what it knows: the sentence that we add says it better.
-_LIBPQS_QUESTION: Final = re.compile(r"\s*(?:Is the server running on|This probably means the server|Either provide the).*", re.DOTALL)
+_LIBPQS_QUESTION: Final = re.compile(
+    r"\s*(?:Is the server running on|This probably means the server|Either provide the).*", re.DOTALL
+)
 _NOT_MIGRATED = (errors.UndefinedTable, errors.InvalidSchemaName, errors.UndefinedFunction, errors.UndefinedColumn)
 
 

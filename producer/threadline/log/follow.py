@@ -16,12 +16,11 @@ from redis.asyncio import Redis
 from threadline.contract.events import Event, EventId
 from threadline.contract.keys import Keys
 from threadline.encryption.vault import PLAIN, Vault
-from threadline.errors import BackendUnavailable
 from threadline.log.feed import Feed, subscribed
 from threadline.log.position import Position
 from threadline.log.reader import Ending, Reader
 from threadline.log.thread import Agenda, ThreadReader
-from threadline.redis_client import REDIS_ERRORS, of_cluster, reason
+from threadline.redis_client import REDIS_ERRORS, of_cluster, refused
 
 __all__ = ["RECONNECT_SECONDS", "follow", "follow_thread"]
 

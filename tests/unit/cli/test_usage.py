@@ -45,6 +45,8 @@ NOWHERE = "redis://127.0.0.1:1/0"
         (["watch", "j", "--after", "x/2-17"], "a position in a job is an event id"),
         (["jobs", "--state", "lost"], "is not one of"),
         (["jobs", "--limit", "0"], "--limit"),
+        (["jobs", "--queue", "No way"], "queue 'No way': use 1-40 of a-z, 0-9, _ and -"),
+        (["enqueue", "research", "q", "--queue", ""], "queue '': use 1-40 of a-z, 0-9, _ and -"),
         (["jobs", "--thread", "a b"], "thread id 'a b'"),
         (["enqueue", "research"], "Missing argument 'INPUT'"),
         (["enqueue", "research", "q", "--run-at", "soon"], "no ISO 8601 moment"),

@@ -25,7 +25,7 @@ class ConsoleLines:
 
     def __call__(self, logger: Any, name: str, event_dict: dict[str, Any]) -> str:
         """The line, without what says nothing to somebody who looks at one screen: trace, thread, whole ids."""
-        shown = dict(event_dict)
+        shown = {field: value for field, value in event_dict.items() if value is not None}
         moment = shown.pop("timestamp", None)
         exception = shown.pop("exception", None)
         if "job_id" in shown:

@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 #: So many characters go with each line of a budget: 1,000 lines are about 1 MB.
 _CHARACTERS_A_LINE: Final = 1024
 #: Lines of one condition that pass at once; one more for each `_PAUSE_SECONDS`.
-_AT_ONCE: Final = 10
+_AT_ONCE: Final = 20
 _PAUSE_SECONDS: Final = 60.0
 #: Conditions that are told apart; those not heard of for longest are forgotten first.
 _CONDITIONS: Final = 500
@@ -109,4 +109,5 @@ def _condition(record: logging.LogRecord, *, ours: bool) -> Hashable | None:
         return record.name, str(record.msg)[:200]
     fields = record.msg if isinstance(record.msg, dict) else {}
     name = fields.get("event")
-    return (name, record.levelno, fields.get("step")) if name in REPEATING else None
+    # What ends a job with an exception is not what was tried again before it.
+    return (name, record.levelno, fields.get("step"), "exc_info" in fields) if name in REPEATING else None

@@ -14,7 +14,6 @@ from threadline_worker.telemetry.console import ConsoleLines
 from threadline_worker.telemetry.outlet import Outlet
 from threadline_worker.telemetry.redaction import Redaction
 from threadline_worker.telemetry.secrets import Secrets
-from threadline_worker.telemetry.uncaught import log_what_nobody_catches
 
 __all__ = ["configure_logs", "name_process"]
 
@@ -65,7 +64,6 @@ def configure_logs(
     root.setLevel(level.upper())
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
-    log_what_nobody_catches()
 
 
 def name_process(**fields: str) -> None:

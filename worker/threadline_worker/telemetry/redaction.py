@@ -34,6 +34,10 @@ MOST_CHARACTERS: Final = 16 * 1024
 _LOOKED_AT: Final = 16 * 1024
 _FIRST: Final = ("timestamp", "level", "event", "logger", "job_id", "thread_id", "agent", "epoch", "worker_id")
 _HIGHEST: Final = 2**64
+_FIGURES: Final = (bool, int, float, type(None))
+#: So many names are remembered, of so many characters.
+_NAMES: Final = 1000
+_SHORT_NAME: Final = 32
 
 
 class _Limits(NamedTuple):
@@ -62,12 +66,17 @@ class Redaction:
         self._render = render
         self._secrets = secrets
         self._content = content
+        self._names: dict[str, tuple[str, str]] = {}
 
     def __call__(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
         """The line, at most `MOST_CHARACTERS` long."""
+        if self._secrets.look():
+            self._names.clear()
         record: logging.LogRecord = event.pop("_record")
-        if not event.pop("_from_structlog") and not self._content:
-            event["event"] = _foreign(record, event["event"])
+        if not event.pop("_from_structlog"):
+            event["event"] = event["event"] if self._content else _foreign(record, event["event"])
+        elif not record.name.startswith("threadline_worker"):  # an agent's own structlog
+            event.setdefault("logger", record.name)
         if (error := found_in(event.pop("exc_info", None))) is not None:
             event["exception"] = self._told(error, event.get("job_id"))
         if repeated := getattr(record, "repeated", 0):
@@ -93,16 +102,27 @@ class Redaction:
     def _fields(self, fields: Mapping[Any, Any], limits: _Limits, depth: int) -> dict[str, Any]:
         plain: dict[str, Any] = {}
         for name, value in _some(fields.items(), limits.items):
-            key = self._text(_said(name), limits.key)
-            if names_a_secret(key) and not isinstance(value, bool | int | float | None):
+            key, kind = self._name(_said(name), limits.key)
+            if kind == "secret" and not isinstance(value, _FIGURES):
                 plain[key] = SECRET
-            elif key in CONTENT_FIELDS and not self._content:
+            elif kind == "content":
                 plain[key] = _size(value)
             else:
                 plain[key] = self._plain(value, limits, depth)
         if len(fields) > limits.items:
             plain["left_out"] = len(fields) - limits.items
         return plain
+
+    def _name(self, name: str, most: int) -> tuple[str, str]:
+        """The name as it is shown, and what it says of its value; names come again with each line."""
+        if (found := self._names.get(name)) is not None and len(name) <= most:
+            return found
+        content = name in CONTENT_FIELDS and not self._content
+        kind = "secret" if names_a_secret(name) else "content" if content else ""
+        found = self._text(name, most), kind
+        if len(name) <= _SHORT_NAME and len(self._names) < _NAMES:
+            self._names[name] = found
+        return found
 
     def _plain(self, value: Any, limits: _Limits, depth: int) -> Any:  # noqa: PLR0911 - a table of types
         match value:

@@ -38,6 +38,9 @@ _LOOKS_SECRET: Final = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+#: Texts up to so many characters are remembered, so many of them.
+_SHORT: Final = 80
+_REMEMBERED: Final = 2048
 #: Without one of them the pattern matches nothing: nearly all texts are told apart by this, in a microsecond.
 _MARKS: Final = (
     *("://", "passw", "passphrase", "secret", "key", "token", "authorization", "cookie", "bearer", "basic"),
@@ -51,33 +54,46 @@ def names_a_secret(name: str) -> bool:
 
 
 class Secrets:
-    """The values are those of `env`, by default the environment, which is looked at again when it has grown."""
+    """The values are those of `env`, by default the environment; `look()` sees what was added."""
 
     def __init__(self, env: Mapping[str, str] = os.environ) -> None:
         self._env = env
         self._size = -1
         self._values: list[str] = []
+        #: Names and ids come again with each line of a job.
+        self._clean_before: dict[str, str] = {}
 
     @property
     def longest(self) -> int:
         """The characters of the longest secret."""
-        return len(self._known()[0]) if self._known() else 0
+        return len(self._values[0]) if self._values else 0
+
+    def look(self) -> bool:
+        """Before each line: whether there are other secrets now. An agent's .env file is read when it is loaded."""
+        if len(self._env) == self._size:
+            return False
+        self._size = len(self._env)
+        forms = {form for value in _values(dict(self._env)) for form in _forms(value)}
+        self._values = sorted(forms, key=len, reverse=True)  # a secret may be a part of another one
+        self._clean_before.clear()
+        return True
 
     def without(self, text: str) -> str:
         """The text with `[secret]` where one stood."""
-        for value in self._known():
+        if len(text) > _SHORT:
+            return self._clean(text)
+        if (clean := self._clean_before.get(text)) is None:
+            if len(self._clean_before) >= _REMEMBERED:
+                self._clean_before.clear()
+            clean = self._clean_before[text] = self._clean(text)
+        return clean
+
+    def _clean(self, text: str) -> str:
+        for value in self._values:
             if value in text:
                 text = text.replace(value, SECRET)
         lowered = text.lower()
         return _LOOKS_SECRET.sub(_kept, text) if any(mark in lowered for mark in _MARKS) else text
-
-    def _known(self) -> list[str]:
-        # An agent's .env file is read when the agent is loaded, long after the start.
-        if len(self._env) != self._size:
-            self._size = len(self._env)
-            forms = {form for value in _values(dict(self._env)) for form in _forms(value)}
-            self._values = sorted(forms, key=len, reverse=True)  # a secret may be a part of another one
-        return self._values
 
 
 def _kept(match: re.Match[str]) -> str:

@@ -134,6 +134,9 @@ async def _row(connection: AsyncConnection[DictRow], queries: Queries, name: str
 def judge_server(row: DictRow) -> list[Check]:
     """Findings from a row of doctor_server.sql."""
     version = Check("postgres version", Level.OK, f"Postgres {row['version']}")
+    if (encoding := row.get("encoding", "UTF8")) != "UTF8":
+        advice = "make a database with `createdb --encoding=UTF8 --template=template0`, and name it in DATABASE_URL"
+        version = Check("postgres version", Level.FAIL, f"the database has the encoding {encoding}", advice)
     if row["version_number"] < _LEAST:
         version = Check("postgres version", Level.FAIL, f"Postgres {row['version']}", "use Postgres 14 or newer")
     if row["read_only"] and row["observing"] and not row["in_recovery"]:
@@ -166,7 +169,7 @@ def judge_workers(rows: list[DictRow]) -> list[Check]:
         ]
     found = [Check("workers", Level.OK, f"{len(alive)} alive: " + "; ".join(map(_worker, alive)))]
     if unlocked := [row["worker_id"] for row in alive if not row["lock_ok"]]:
-        advice = "give workers a direct connection: behind a transaction pooler the dead are found after the lease"
+        advice = "set THREADLINE_DATABASE_DIRECT_URL: behind a transaction pooler the dead are found after the lease"
         found.append(Check("worker locks", Level.WARN, f"no session lock is seen of {', '.join(unlocked)}", advice))
     return found
 
