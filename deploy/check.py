@@ -33,6 +33,7 @@ TOOLS: Final = {
     "systemd-analyze": "part of systemd (252)",
     "promtool": "part of Prometheus (2.42 or newer): apt install prometheus, or apt download and dpkg -x",
     "prometheus": "as promtool",
+    "pgbouncer": "apt install pgbouncer (1.18 or newer), or apt download and dpkg -x",
     "docker": "docs.docker.com/engine/install, with its compose plugin",
 }
 
@@ -195,6 +196,12 @@ def check_live() -> None:
     run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test, PROMETHEUS_PROGRAM=tool("prometheus"))
 
 
+def check_pooler() -> None:
+    """Workers and clients behind a PgBouncer in transaction mode (about half a minute)."""
+    test = ROOT / "tests" / "integration" / "live_pgbouncer.py"
+    run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test, PGBOUNCER=tool("pgbouncer"))
+
+
 CHECKS: Final[dict[str, Callable[[], None]]] = {
     "Dockerfile": check_dockerfile,
     "compose schema": check_compose_schema,
@@ -205,6 +212,7 @@ CHECKS: Final[dict[str, Callable[[], None]]] = {
     "dashboard": check_dashboard,
     "image steps": check_image_steps,
     "live": check_live,
+    "pooler": check_pooler,
 }
 
 

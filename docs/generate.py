@@ -12,6 +12,7 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from prometheus_client import CollectorRegistry
 from threadline import errors
 from threadline.environment import VARIABLES
 from threadline.metrics import jobs_enqueued
+from threadline.refusals import POSTGRES, REDIS, Refusal
 from threadline_worker.telemetry.log_events import LOG_EVENTS
 from threadline_worker.telemetry.metrics import Metrics, QueueGauges
 
@@ -44,6 +46,20 @@ def error_tree() -> str:
 def log_events() -> str:
     """Every name that a log line may carry."""
     return _table(("event", "meaning"), [(f"`{name}`", meaning) for name, meaning in sorted(LOG_EVENTS.items())])
+
+
+def refusals(known: Sequence[Refusal]) -> str:
+    """What a server says, what it means and what to do, as threadline.refusals has it."""
+    rows = [
+        (
+            "<br>".join(f"`{words}`" for words in one.words),
+            one.means,
+            one.do,
+            "waits up to 30 s" if one.passing else "exit 4 at once",
+        )
+        for one in known
+    ]
+    return _table(("the message has", "it means", "do", "a worker at its start"), rows)
 
 
 def metrics() -> str:
@@ -72,6 +88,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 PARTS: Final = {
     "README.md": {"configuration": configuration, "errors": error_tree, "metrics": metrics},
     "docs/operations.md": {"log-events": log_events},
+    "docs/troubleshooting.md": {"postgres": partial(refusals, POSTGRES), "redis": partial(refusals, REDIS)},
     GUARANTEES: {},
 }
 

@@ -133,7 +133,7 @@ REDIS: Final = (
     Refusal(
         ("Authentication required", "NOAUTH"),
         "the server wants a password, the URL has none",
-        "put user and password into REDIS_URL: redis://USER:PASSWORD@HOST:PORT/0",
+        "put user and password into REDIS_URL, as `USER:PASSWORD@` before the host",
     ),
     Refusal(
         ("no permissions", "NOPERM", "can't access at least one of the keys"),

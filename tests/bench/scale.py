@@ -38,6 +38,7 @@ _LINE_BYTES: Final = 2**28
 #: The pools have settled, the sweeps are out of step.
 _SETTLING_SECONDS: Final = 5.0
 _ALL_ENDED: Final = "SELECT NOT EXISTS (SELECT FROM threadline.jobs WHERE state IN ('queued', 'running')) AS ok"
+_DEADLOCKS: Final = "SELECT deadlocks AS n FROM pg_stat_database WHERE datname = current_database()"
 _WAITS: Final = (
     "SELECT coalesce(wait_event_type || ':' || wait_event, 'running') AS what, count(*) AS n FROM pg_stat_activity"
     " WHERE state = 'active' AND pid <> pg_backend_pid() GROUP BY 1"
@@ -56,7 +57,7 @@ class Size(NamedTuple):
     limit: float = 900.0
 
 
-SMALL: Final = Size(workers=10, jobs=500, threads=250, processes=2, watch=1.0, limit=60.0)
+SMALL: Final = Size(workers=8, jobs=300, threads=150, processes=2, watch=0.5, limit=60.0)
 
 
 async def simulated(made: House, size: Size) -> dict[str, Any]:
@@ -86,7 +87,7 @@ async def simulated(made: House, size: Size) -> dict[str, Any]:
             **_figures(found),
             "per_job": _per(before, after, sum(len(crew["jobs"]) for crew in found)),
             "sessions": _shares(waits),
-            "deadlocks": (await bench.sql("SELECT sum(deadlocks)::int AS n FROM pg_stat_database"))[0]["n"],
+            "deadlocks": (await bench.sql(_DEADLOCKS))[0]["n"],
             "wrong": await _wrong(bench, redis, found, size),
         }
 
@@ -130,7 +131,8 @@ async def _idle(bench: Bench, redis: Redis, size: Size) -> dict[str, Any]:
 async def _used(bench: Bench, redis: Redis) -> dict[str, float]:
     """What the servers have done so far."""
     [row] = await bench.sql(
-        "SELECT sum(xact_commit + xact_rollback)::float8 AS n, pg_backend_pid() AS pid FROM pg_stat_database"
+        "SELECT (xact_commit + xact_rollback)::float8 AS n, pg_backend_pid() AS pid FROM pg_stat_database"
+        " WHERE datname = current_database()"
     )
     told = await redis.info("everything")
     postgres = [psutil.Process(row["pid"]).parent()]

@@ -17,7 +17,7 @@ from support.chaos_processes import package_roots
 from support.estate import NAMESPACE, Estate, apply_sql, managed_database, valkey_with
 from support.gates import Gates, until
 from support.receiver import receiving
-from support.workers import WorkerHandle, Workers
+from support.workers import Workers
 from threadline import Client, JobCancelled, JobInterrupted, ThreadBusy
 from threadline.contract.keys import Keys
 from threadline.ledger.sql import Queries
@@ -166,22 +166,21 @@ def test_a_worker_with_anothers_role_says_so_and_ends_with_4(part_env: dict[str,
         worker = workers.start(wait=False)
         assert worker.process.wait(30) == 4
         worker._reader.join(5)
-        assert worker.lines[-1] == "threadline: Postgres: permission denied for table workers\n"
+        role = f"{NAMESPACE}_producer lacks EXECUTE on {NAMESPACE}.assert_fence"
+        assert worker.lines[-1].startswith(f"threadline: Postgres: permission denied: the role {role}")
+        assert "apply deploy/postgres/grants.sql" in worker.lines[-1]
 
 
-async def test_a_worker_without_the_right_to_the_queue_is_not_ready_and_says_why(
+def test_a_worker_without_the_right_to_the_queue_says_so_and_ends_with_4(
     part_env: dict[str, str], estate: Estate
 ) -> None:
     with Workers({**part_env, "REDIS_URL": estate.redis["observer"]}) as workers:
-        worker = workers.start()
-        code, reasons = await until(lambda: _red(worker), "it is not ready")
-    assert code == 503
-    assert any("no permissions to run the 'zadd' command" in reason for reason in reasons)
-
-
-def _red(worker: WorkerHandle) -> tuple[int, list[str]] | None:
-    code, reasons = worker.status("readyz")
-    return (code, reasons) if code != 200 else None
+        worker = workers.start(wait=False)
+        assert worker.process.wait(30) == 4
+        worker._reader.join(5)
+        assert (
+            "no permissions to run the 'zadd' command: give it the rights of deploy/redis/users.acl" in worker.lines[-1]
+        )
 
 
 def psql(url: str, statement: str) -> object:

@@ -39,9 +39,9 @@ def _exported(line: str) -> dict[str, str]:
 
 
 @contextmanager
-def _dev(place: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+def _dev(place: Path, workers: int = 1) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     dev = subprocess.Popen(
-        [*_PROGRAM, "dev", "--workers", "1"],
+        [*_PROGRAM, "dev", "--workers", str(workers)],
         cwd=place,
         env=_env(place),
         stdout=subprocess.PIPE,
@@ -100,3 +100,11 @@ def test_a_killed_dev_leaves_nothing_running(place: Path) -> None:
         dev.kill()
         dev.wait(10)
         assert gone(left), "servers and workers of a killed parent end with it"
+
+
+def test_dev_without_workers_keeps_its_servers_up(place: Path) -> None:
+    with _dev(place, workers=0) as (dev, urls):
+        done = _call("enqueue", "steps", '{"done": [], "until": 2}', "--input-json", env=_env(place, **urls), cwd=place)
+        assert done.returncode == 0, done.stdout + done.stderr
+        dev.terminate()
+        assert dev.wait(30) == 128 + signal.SIGTERM

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -64,6 +65,7 @@ async def test_jobs_run_die_and_are_cancelled_behind_it(pooler, behind, workers,
     with_schema(database_url)
     pooler.reconnect()
     gates, view = Gates(behind), LedgerView(database_url)
+    behind["THREADLINE_CORPUS"] = str(Path(__file__).parents[2] / "docs")
     crew = [workers(**behind, THREADLINE_LEASE_SECONDS="4") for _ in range(2)]
     settings = ClientSettings(redis_url=behind["REDIS_URL"], database_url=pooler.url, pooled=True)
     async with Client(settings=settings) as client:
@@ -72,6 +74,9 @@ async def test_jobs_run_die_and_are_cancelled_behind_it(pooler, behind, workers,
         results = await asyncio.gather(*(job.result(timeout=60) for job in jobs))
         seconds = time.monotonic() - begun
         assert all(result == {"done": list(range(8)), "until": 8} for result in results)
+        researched = await client.enqueue("research", "How are dead workers found?")  # its memories are in the store
+        assert "report" in await researched.result(timeout=60)
+        assert view.rows("SELECT count(*) AS n FROM store")[0]["n"]
         pooled = pooler.servers()
         assert pooled <= SIZE
 

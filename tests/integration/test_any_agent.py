@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from support.chaos_processes import package_roots
 from support.desk import LedgerView
-from support.ledger import cloned
+from support.house import house_on
 from support.nursery import called
 from support.servers import ServerUrls
-from support.workers import Workers
 from threadline import Client, InvalidJob, JobFailed, JobInterrupted
 
 PROJECT = Path(__file__).parents[1] / "support" / "agent_project"
@@ -32,12 +32,15 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def house(servers: ServerUrls, template: str, project: Path) -> Iterator[dict[str, str]]:
-    """One worker for all tests of this file; each has threads of its own."""
-    with cloned(servers, template) as url:
-        env = environment(servers, url, project / "langgraph.json")
-        with Workers(env) as started:
-            started.start()
-            yield env
+    own = {
+        "PYTHONPATH": os.pathsep.join(package_roots()),  # of the application nothing: its langgraph.json says it all
+        "THREADLINE_AGENTS": str(project / "langgraph.json"),
+        "THREADLINE_MSGPACK_TYPES": "priced:Declared",
+    }
+    gates = project / "gates"
+    gates.mkdir()
+    with house_on(servers, template, gates, **own) as env:
+        yield env
 
 
 @pytest.fixture
@@ -49,26 +52,6 @@ async def client(house: dict[str, str]) -> AsyncIterator[Client]:
 @pytest.fixture
 def view(house: dict[str, str]) -> LedgerView:
     return LedgerView(house["DATABASE_URL"])
-
-
-def environment(servers: ServerUrls, database_url: str, agents: Path) -> dict[str, str]:
-    from support.chaos_processes import package_roots
-
-    gates = agents.parent / "gates"
-    gates.mkdir(exist_ok=True)
-    return {
-        "PATH": os.environ["PATH"],
-        "REDIS_URL": f"{servers.redis_url.rsplit('/', 1)[0]}/0",
-        "DATABASE_URL": database_url,
-        "PYTHONPATH": os.pathsep.join(package_roots()),
-        "THREADLINE_AGENTS": str(agents),
-        "THREADLINE_MSGPACK_TYPES": "priced:Declared",
-        "THREADLINE_MODEL": "offline",
-        "THREADLINE_METRICS_PORT": "0",
-        "THREADLINE_LOG_FORMAT": "json",
-        "THREADLINE_HEARTBEAT_SECONDS": "0.2",
-        "TEST_GATES": str(gates),
-    }
 
 
 async def run(client: Client, agent: str, given: Any, **options: Any) -> Any:
@@ -211,6 +194,7 @@ async def test_agents_are_listed_with_their_input_and_the_doctor_loads_each(hous
     listed, looked = await asyncio.gather(*(asyncio.to_thread(threadline, house, *words) for words in asked))
     found = {agent["name"]: agent for agent in json.loads(listed.stdout)}
     assert found["strict"]["input_schema"]["required"] == ["topic", "count"]
+    assert len(found["strict"]["fingerprint"]) == 16
     assert found["broken"]["input_schema"] is None
     assert "nothing_of_that_name" in found["broken"]["error"]
     assert "agent strict" in looked.stdout

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -22,9 +21,8 @@ from langgraph.checkpoint.base import empty_checkpoint
 
 from support.desk import LedgerView, desk_on
 from support.gates import until
-from support.ledger import cloned
+from support.house import house_on
 from support.nursery import called
-from support.workers import Workers
 from threadline import BackendUnavailable, Client, ConfigurationError, JobInterrupted, JobNotFound
 from threadline.contract.codec import dumps
 from threadline.contract.keys import Keys
@@ -43,28 +41,9 @@ OF_JOBS = ("webhooks", "job_bases", "job_base_writes", "cancel_requests")
 
 @pytest.fixture(scope="module")
 def house(servers: ServerUrls, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """One worker for all tests of this file; each has users of its own."""
-    from support.chaos_processes import package_roots
-
-    with cloned(servers, template) as url:
-        env = {
-            "REDIS_URL": f"{servers.redis_url.rsplit('/', 1)[0]}/0",
-            "DATABASE_URL": url,
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": ":".join([*package_roots(), str(Path(__file__).parents[1])]),
-            "THREADLINE_NAMESPACE": "threadline",
-            "THREADLINE_AGENTS": AGENTS,
-            "THREADLINE_MODEL": "offline",
-            "THREADLINE_METRICS_PORT": "0",
-            "THREADLINE_LOG_FORMAT": "json",
-            "THREADLINE_RETENTION_SECONDS": "0.3",
-            "TEST_GATES": str(tmp_path_factory.mktemp("delete")),
-            "THREADLINE_HEARTBEAT_SECONDS": "0.2",
-            "THREADLINE_LEASE_SECONDS": "5",
-        }
-        with Workers(env) as workers:
-            workers.start()
-            yield env
+    gates = tmp_path_factory.mktemp("gates")
+    with house_on(servers, template, gates, THREADLINE_AGENTS=AGENTS, THREADLINE_RETENTION_SECONDS="0.3") as env:
+        yield env
 
 
 @pytest.fixture

@@ -9,7 +9,9 @@ import asyncio
 import os
 import secrets
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -174,6 +176,51 @@ POSTGRES: dict[str, tuple[Hurt, Hurt, tuple[str, ...]]] = {
         ("No space left on device", "free space"),
     ),
 }
+
+
+class SmallDisk:
+    """The table of checkpoints on a file system of 8 MiB of its own, which only root can mount."""
+
+    def __init__(self) -> None:
+        self.folder = Path("/var/tmp") / f"threadline-small-{secrets.token_hex(4)}"
+
+    def fill(self, control: ServerControl) -> None:
+        self.folder.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", self.folder], check=True)
+        data = self.folder / "data"
+        data.mkdir()
+        owner = control.postgres._cluster.stat()
+        os.chown(data, owner.st_uid, owner.st_gid)
+        admin(control, f"CREATE TABLESPACE small LOCATION '{data}'")
+        # Nothing shall fit into pages that are there already.
+        admin(control, "ALTER TABLE threadline.checkpoints SET (fillfactor = 10)")
+        admin(control, "ALTER TABLE threadline.checkpoints SET TABLESPACE small")
+        admin(control, "VACUUM FULL threadline.checkpoints")
+        with suppress(OSError), (self.folder / "ballast").open("wb", buffering=0) as ballast:
+            while ballast.write(b"0" * 4096):
+                pass
+
+    def free(self, _control: ServerControl) -> None:
+        (self.folder / "ballast").unlink()
+
+    def remove(self, control: ServerControl) -> None:
+        admin(control, "ALTER TABLE threadline.checkpoints SET TABLESPACE pg_default")
+        admin(control, "DROP TABLESPACE small")
+        subprocess.run(["umount", self.folder], check=True)
+        self.folder.rmdir()
+
+
+@pytest.mark.skipif("FAULTS_WITH_MOUNTS" not in os.environ, reason="mounts a file system: root, FAULTS_WITH_MOUNTS=1")
+async def test_a_job_survives_a_disk_that_is_really_full(
+    control: ServerControl, own: dict[str, str], worker: WorkerHandle, client: Client
+) -> None:
+    disk = SmallDisk()
+    POSTGRES["small_disk"] = (disk.fill, disk.free, ("No space left on device", "free space"))
+    try:
+        await test_F5_a_job_survives_a_postgres_that_refuses("small_disk", control, own, worker, client)
+    finally:
+        del POSTGRES["small_disk"]
+        disk.remove(control)
 
 
 @pytest.mark.parametrize("fault", POSTGRES)

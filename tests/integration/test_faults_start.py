@@ -132,6 +132,13 @@ def test_a_worker_says_which_right_its_role_lacks(
     sentence(called(["worker"], {**env, "DATABASE_URL": url}), 4, "the role role_", lacks, "deploy/postgres/grants.sql")
 
 
+def test_the_doctor_says_what_a_role_may_not(env: dict[str, str], roles: Callable[[str, str], str]) -> None:
+    rights = "GRANT USAGE ON SCHEMA threadline TO {}; GRANT SELECT ON ALL TABLES IN SCHEMA threadline TO {}"
+    seen = called(["doctor"], {**env, "DATABASE_URL": roles(env["DATABASE_URL"], rights)})
+    assert seen.returncode == 0
+    assert "no worker can run as" in seen.stdout
+
+
 def test_F5_a_read_only_server_is_told(env: dict[str, str]) -> None:
     read_only = {
         **env,
@@ -337,6 +344,12 @@ def test_a_mistyped_setting_is_a_warning_with_the_nearest_name(env: dict[str, st
     done = called(["worker", "--burst"], {**env, "THREADLINE_CONCURENCY": "3"})
     assert done.returncode == 0
     assert "did you mean THREADLINE_CONCURRENCY?" in done.stderr
+
+
+@pytest.mark.parametrize("port", ["", "0"])
+def test_a_metrics_host_that_is_not_this_machines_is_told(port: str, env: dict[str, str]) -> None:
+    elsewhere = {**env, "THREADLINE_METRICS_HOST": "no-such-host.invalid", "THREADLINE_METRICS_PORT": port}
+    sentence(called(["worker"], elsewhere), 4, "THREADLINE_METRICS_HOST=no-such-host.invalid", "0.0.0.0 for all")
 
 
 def test_a_port_that_is_taken_is_told_if_it_was_chosen(env: dict[str, str]) -> None:

@@ -271,7 +271,7 @@ async def test_V3_a_database_outage_longer_than_the_lease_kills_nobody(client, w
         admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
         outlasted = "its last beat is older than the lease"
         for worker in both:
-            await until(lambda w=worker: outlasted in w.status("readyz")[1] or None, "the outage outlasts the lease")
+            await until(lambda w=worker: outlasted in "".join(w.status("readyz")[1]), "the outage outlasts the lease")
             assert "beat.failed" in worker.seen()
         admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true".encode())
     for worker in both:

@@ -93,7 +93,9 @@ async def test_L7_a_crash_with_progress_is_never_poison(client, workers, env, da
     assert gates.steps("t") == [0, 1, 1, 2, 2, 3, 3]
     row = view.job(job.job_id)
     assert (row["failures"], row["stalls"]) == (0, 0)
-    assert last.logged("job.rescued")["stalls"] == 0
+    rescued = last.logged("job.rescued")
+    assert rescued["stalls"] == 0
+    assert (rescued["thread_id"], rescued["agent"], rescued["trace_id"]) == ("t", "steps", job.job_id)
 
 
 async def test_L7_a_job_that_kills_its_worker_without_progress_is_poison_and_hurts_no_neighbour(

@@ -21,7 +21,7 @@ ONE: dict[str, Any] = {"done": [], "until": 1}
 
 
 async def test_each_worker_takes_the_jobs_of_its_queues_wherever_they_come_from(
-    client: Client, workers: Callable[..., Any], env: dict[str, str]
+    client: Client, workers: Callable[..., Any], env: dict[str, str], database_url: str
 ) -> None:
     plain = workers(THREADLINE_WORKER_QUEUES="default")
     deep = workers(THREADLINE_QUEUES="ask=deep", THREADLINE_WORKER_QUEUES="deep")
@@ -35,6 +35,14 @@ async def test_each_worker_takes_the_jobs_of_its_queues_wherever_they_come_from(
     async with Client(redis_url=env["REDIS_URL"], queues={"steps": "deep"}) as redis_only:
         carried = await redis_only.enqueue("steps", ONE)
         await carried.result(timeout=20)
+    # L2: repeated under a changed map it is in two queues, and one job.
+    async with (
+        Client(redis_url=env["REDIS_URL"]) as before,
+        Client(redis_url=env["REDIS_URL"], queues={"steps": "deep"}) as after,
+    ):
+        repeated = [await by.enqueue("steps", ONE, idempotency_key="k") for by in (before, after)]
+        assert [await job.result(timeout=20) for job in repeated] == [{"done": [0], "until": 1}] * 2
+        assert repeated[0].job_id == repeated[1].job_id
     asking = await client.enqueue("ask", {"done": [], "until": 1}, thread_id="t", queue="deep")
     await until(lambda: _in_state(client, asking.job_id, "interrupted"), "it asks")
     answer = await client.resume("t", 7)
@@ -43,6 +51,9 @@ async def test_each_worker_takes_the_jobs_of_its_queues_wherever_they_come_from(
     by = {job.job_id: await _worker_of(client, job.job_id) for job in (named, usual, carried, asking, answer)}
     assert by[usual.job_id] == plain.worker_id
     assert {by[job.job_id] for job in (named, carried, asking, answer)} == {deep.worker_id}
+
+    async with bench_on(database_url, workers=()) as bench:
+        assert await bench.sql("SELECT reason FROM threadline.dead_letters") == []
 
     # O1: a later job of the thread waits for the earlier one in another queue, and is handed on to its own.
     gates.close("order", 0)

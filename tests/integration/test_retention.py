@@ -11,8 +11,7 @@ import pytest
 
 from support.desk import LedgerView
 from support.gates import until
-from support.ledger import cloned
-from support.workers import Workers
+from support.house import house_on
 from threadline import Client, JobFailed, JobInterrupted
 from threadline.contract.job import new_id
 from threadline_worker.embedded import ServerUrls
@@ -23,25 +22,9 @@ TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
 
 @pytest.fixture(scope="module")
 def house(servers: ServerUrls, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """One worker for all tests of this file; each has threads of its own."""
-    from support.chaos_processes import package_roots
-
-    with cloned(servers, template) as url:
-        env = {
-            "REDIS_URL": f"{servers.redis_url.rsplit('/', 1)[0]}/0",
-            "DATABASE_URL": url,
-            "PYTHONPATH": ":".join([*package_roots(), str(Path(__file__).parents[1])]),
-            "THREADLINE_AGENTS": AGENTS,
-            "THREADLINE_MODEL": "offline",
-            "THREADLINE_METRICS_PORT": "0",
-            "THREADLINE_LOG_FORMAT": "json",
-            "TEST_GATES": str(tmp_path_factory.mktemp("retention")),
-            "THREADLINE_HEARTBEAT_SECONDS": "0.2",
-            "THREADLINE_LEASE_SECONDS": "5",
-        }
-        with Workers(env) as workers:
-            workers.start()
-            yield env
+    gates = tmp_path_factory.mktemp("gates")
+    with house_on(servers, template, gates, THREADLINE_AGENTS=AGENTS) as env:
+        yield env
 
 
 @pytest.fixture

@@ -13,7 +13,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags
 
+from support.desk import LedgerView
 from support.gates import Gates
+from support.nursery import called
 from support.otlp_receiver import Collector, Seen, collecting
 from support.traced_agent import SECRET_WORD
 from support.workers import WorkerHandle
@@ -159,6 +161,9 @@ async def test_without_opentelemetry_in_the_producer_the_trace_is_the_jobs_id_an
     [whole], [run] = named(spans, "job fails"), named(spans, "run fails")
     assert (whole.parent_id, whole.error, whole.attributes["threadline.state"]) == ("", "error", "failed")
     assert (run.parent_id, run.error) == (whole.span_id, "error")
+    failed = next(span for span in spans if span.attributes.get("threadline.nodes") == ["fail"])
+    assert (failed.parent_id, failed.error) == (run.span_id, "ValueError")
+    assert failed.attributes["threadline.step.committed"] is False
     assert "as ordered" not in repr(spans)
     claimed = worker.logged("job.claimed")
     assert claimed["trace_id"] == job.job_id
@@ -222,6 +227,20 @@ async def test_an_answers_job_goes_on_in_the_trace_of_its_question(
     assert (asked.attributes["threadline.state"], asked.error) == ("interrupted", None)
     assert answered.trace_id == asked.trace_id
     assert answered.links == [(asked.trace_id, asked.span_id)]
+
+
+def test_the_command_line_takes_the_shells_trace_and_a_repeated_key_the_first_ones(env, database_url) -> None:
+    def enqueued(traceparent: str) -> str:
+        arguments = ("enqueue", "steps", '{"done": [], "until": 1}', "--input-json", "--idempotency-key", "k")
+        done = called(arguments, {**env, "TRACEPARENT": traceparent}, stdin="", timeout=20)
+        assert (done.returncode, done.stderr) == (0, "")
+        return str(done.stdout.strip())
+
+    first = f"00-{1:032x}-{2:016x}-01"
+    job_id = enqueued(first)
+    assert enqueued(f"00-{3:032x}-{4:016x}-01") == job_id
+    [row] = LedgerView(database_url).rows("SELECT options->>'traceparent' AS traceparent FROM jobs")
+    assert row["traceparent"] == first
 
 
 def test_kinds_are_opentelemetrys() -> None:

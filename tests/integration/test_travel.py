@@ -13,10 +13,9 @@ import redis.asyncio
 
 from support.desk import LedgerView
 from support.gates import until
-from support.ledger import cloned
+from support.house import house_on
 from support.nursery import called
 from support.servers import ServerUrls
-from support.workers import Workers
 from threadline import (
     Client,
     InvalidJob,
@@ -37,31 +36,14 @@ from threadline.ledger.ledger import Ledger
 from threadline.ledger.sql import Queries
 
 AGENTS = "diary=support.travel_graphs:diary,nested=support.people_graphs:nested"
-QUICK = {"THREADLINE_HEARTBEAT_SECONDS": "0.2", "THREADLINE_LEASE_SECONDS": "5"}
 TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
 
 
 @pytest.fixture(scope="module")
 def house(servers: ServerUrls, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """One worker for all tests of this file; each has threads of its own."""
-    from support.chaos_processes import package_roots
-
-    folder = tmp_path_factory.mktemp("travel")
-    with cloned(servers, template) as url:
-        env = {
-            "REDIS_URL": f"{servers.redis_url.rsplit('/', 1)[0]}/0",
-            "DATABASE_URL": url,
-            "PYTHONPATH": ":".join([*package_roots(), str(Path(__file__).parents[1])]),
-            "THREADLINE_AGENTS": AGENTS,
-            "THREADLINE_MODEL": "offline",
-            "THREADLINE_METRICS_PORT": "0",
-            "THREADLINE_LOG_FORMAT": "json",
-            "TEST_GATES": str(folder),
-            **QUICK,
-        }
-        with Workers(env) as workers:
-            env["METRICS"] = workers.start().metrics_url
-            yield env
+    gates = tmp_path_factory.mktemp("gates")
+    with house_on(servers, template, gates, THREADLINE_AGENTS=AGENTS) as env:
+        yield env
 
 
 @pytest.fixture

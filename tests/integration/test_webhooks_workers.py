@@ -66,6 +66,12 @@ async def test_a_report_survives_the_crash_of_every_worker(
     assert received.body == cut.body
     line = second.logged("webhook.delivered")
     assert (line["job_id"], line["host"], line["attempt"]) == (job.job_id, f"127.0.0.1:{receiver.port}", 1)
+    assert (line["thread_id"], line["agent"], line["epoch"], line["trace_id"]) == (
+        job.thread_id,
+        "steps",
+        2,
+        job.job_id,
+    )
     assert 'threadline_webhook_deliveries_total{result="delivered"} 1.0' in second.metrics()
     for worker in (silent, first, second):
         assert not [text for text in worker.lines if "hidden" in text or SECRET in text]

@@ -69,6 +69,16 @@ def shows_how_it_failed(worker: WorkerHandle, job_id: str) -> None:
     assert lines["job.finished"]["message"].endswith(" characters]")
 
 
+async def test_what_is_told_of_a_job_that_no_worker_runs_says_which_job(client: Any, workers: Any) -> None:
+    job = await client.enqueue("talks", SAID, thread_id="late", expires=0.05, traceparent=TRACE)
+    await asyncio.sleep(0.1)  # it expires: there is no signal for that before a worker looks
+    worker = workers(THREADLINE_AGENTS=AGENTS, MY_API_KEY="k")
+    finished = worker.logged("job.finished")
+    assert (finished["job_id"], finished["thread_id"], finished["agent"]) == (job.job_id, "late", "talks")
+    assert (finished["epoch"], finished["trace_id"], finished["code"]) == (1, TRACE.split("-")[1], "expired")
+    assert not FIELDS - set(finished)
+
+
 async def test_a_tool_that_logs_in_a_loop_neither_fills_the_disk_nor_takes_long(client: Any, workers: Any) -> None:
     worker = workers(THREADLINE_AGENTS=AGENTS, MY_API_KEY="k", THREADLINE_LOG_LINES_PER_JOB="500")
     began = time.monotonic()

@@ -8,6 +8,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 from urllib.parse import quote
 
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from support.log_lines import LogLines, log_lines
 from threadline_worker.telemetry.redaction import MOST_CHARACTERS
 
-QUICK = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 CANARIES = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=8, max_size=40).filter(
     lambda text: not text.isdecimal() and text.strip() == text and not set(text[:8] + text[-8:]) <= set("[secret] …")
 )
@@ -108,9 +109,20 @@ WAYS: list[Callable[[str], object]] = [
 ]
 
 
+@cache
+def lines_without(form: str) -> str:
+    """The same lines of another secret."""
+    with log_lines("debug", form, env={"SOME_API_KEY": "\N{KEY}" * 8}) as lines:
+        HOOK[0] = warnings.showwarning
+        for way in WAYS:
+            way("\N{KEY}" * 8)
+    return lines.text
+
+
 @QUICK
 @given(secret=CANARIES, content=st.booleans(), form=st.sampled_from(["json", "console"]))
 @example(secret="p'a\"s\\s/w@rd:%", content=True, form="json")
+@example(secret="threading", content=False, form="json")
 @example(secret="pässwörd-\U0001f511-x", content=False, form="console")
 def test_a_secret_of_the_environment_is_in_no_line(*, secret: str, content: bool, form: str) -> None:
     env = {"SOME_API_KEY": secret}
@@ -124,8 +136,8 @@ def test_a_secret_of_the_environment_is_in_no_line(*, secret: str, content: bool
         for told in forms:
             assert told not in lines.text
             assert told not in decoded
-            # Nor a half of it, where something was cut.
-            assert told[:8] not in lines.text
+            # Nor a half of it, where something was cut; unless every line has that anyway.
+            assert told[:8] not in lines.text or told[:8] in lines_without(form)
         assert all(len(line) <= MOST_CHARACTERS for line in lines.text.splitlines() if form == "json")
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from support.desk import LedgerView
 from support.gates import Gates, until
+from support.schema import event_errors, published
 from support.workers import Workers
 from threadline import JobFailed, JobInterrupted
 from threadline.cli.doctor.check import Level
@@ -26,6 +27,7 @@ def release(name: str, env: dict[str, str]) -> dict[str, str]:
 def workers(env):
     with Workers(env) as started:
         yield lambda name, *arguments: started.start(*arguments, **release(name, env))
+    assert [error for event in published(env["REDIS_URL"]) for error in event_errors(event)] == []
 
 
 async def stands_at_ask(client, thread: str = "t"):

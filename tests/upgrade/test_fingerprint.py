@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import pytest
-from langgraph.graph import START, StateGraph
+from langchain_core.tools import tool
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode
 
 from support.release_graphs import Less, chain, fan, helper, within
 from threadline_worker.agents.fingerprint import fingerprint, structure
+from threadline_worker.agents.subgraphs import subgraphs
 
 TESTS = Path(__file__).parents[1]
 PRINT = """
@@ -93,6 +96,29 @@ def test_what_a_thread_would_notice_is_part_of_it(what) -> None:
 
 def test_where_it_stops_for_people_is_part_of_it() -> None:
     assert word(chain("a", "b"), interrupt_before=["b"]) != word(chain("a", "b"))
+
+
+class Unready:
+    """As a web framework's settings and requests are outside of it."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(f"no {name} here")
+
+
+unready = Unready()
+
+
+def test_what_a_tool_has_around_it_is_looked_at_and_not_touched() -> None:
+    many = dict.fromkeys(range(1_000), unready)
+    inner = chain("a").compile().with_config(tags=["t"])
+
+    @tool
+    def delegate(what: str) -> str:
+        """Ask somebody."""
+        return f"{unready} {many[0]} {inner.invoke({'said': [what]})}"
+
+    node = one(MessagesState, node=ToolNode([delegate])).compile().nodes["a"]
+    assert [list(graph.nodes) for graph in subgraphs(node).values()] == [["__start__", "a"]]
 
 
 def test_a_graph_that_is_within_itself_has_one() -> None:

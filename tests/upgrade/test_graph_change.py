@@ -128,3 +128,11 @@ async def test_R2_what_went_on_is_not_held_against_the_thread() -> None:
     [asked] = (await after.aget_state(AT)).interrupts
     await after.ainvoke(Command(resume={asked.id: "yes"}), AT, durability="sync")
     assert await gone(after, saver, "t", structure(after)) == []
+
+
+async def test_R2_update_state_as_a_node_that_is_there_is_a_way_out() -> None:
+    saver = await left_by(chain("a", "fail", "b"), SAID)
+    new = compiled(chain("a", "b"), saver)
+    await new.aupdate_state(AT, {"said": ["by hand"]}, as_node="a")
+    assert await gone(new, saver, "t", None) == []
+    assert (await new.ainvoke(None, AT))["said"] == ["a", "by hand", "b"]

@@ -15,11 +15,11 @@ from threadline.contract import arq_message
 from threadline.contract.codec import dumps
 from threadline.contract.events import Event, EventType
 from threadline.contract.job import check_id, check_thread_id, decode_request
-from threadline.contract.queues import DEFAULT_QUEUE
 from threadline.contract.signature import verify
 from threadline.contract.states import Code, State
 from threadline.encryption.wire import opened_message
 from threadline.errors import BackendUnavailable, InvalidJob, ThreadlineError
+from threadline.ledger.database import refused
 from threadline.redis_client import REDIS_ERRORS
 from threadline_worker.carried import CarriedJobs
 from threadline_worker.serialise import storable
@@ -58,7 +58,7 @@ class Adoption:
                 raise InvalidJob("the message's job is not an object with the same job_id")
             verify(job, self._services.settings.client.enqueue_keys)
             request = decode_request(opened_message(self._services.ledger.vault, job))
-            served = (request.queue or request.routed or DEFAULT_QUEUE) in self._services.settings.queues
+            served = request.in_queue in self._services.settings.queues
             stored = await self._services.ledger.enqueue(
                 request, fingerprint=request.fingerprint(), dispatching=dispatching and served, check_agent=False
             )
@@ -69,7 +69,7 @@ class Adoption:
             await self._tell(job_id, job, error)
             return False
         except psycopg.Error as error:  # a database that cannot write now: read-only, a deadlock
-            raise BackendUnavailable(f"Postgres: {error}") from error
+            raise refused(error) from error
         if stored.created:
             fields = {"job_id": job_id, "thread_id": request.thread_id, "agent": request.agent, "epoch": 0}
             log.info("job.adopted", **job_fields({**fields, "traceparent": request.traceparent}), state=State.QUEUED)

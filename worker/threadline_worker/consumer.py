@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 
 #: The safety net for a wake-up that was lost, or never sent by a producer that speaks arq alone.
 _SLOW_POLL_SECONDS = 0.5
+#: Workers that one message wakes, on average; all where there are no more.
+_WOKEN = 16
 #: What is kept of the body of a message that is set aside.
 _KEPT_BYTES = 65_536
 
@@ -45,7 +47,10 @@ def later(seconds: float) -> Retry:
 
 
 class Consumer:
-    """`run()` until it is cancelled. `may_claim` closes all taps (draining, servers away, clock off)."""
+    """`run()` until it is cancelled. `may_claim` closes all taps (draining, servers away, clock off).
+
+    `fleet` is about how many workers there are.
+    """
 
     def __init__(
         self,
@@ -59,6 +64,7 @@ class Consumer:
         may_claim: Callable[[], bool],
         on_control: Callable[[dict[str, Any]], None],
         on_purged: Callable[[str], None],
+        fleet: Callable[[], int] = lambda: 1,
     ) -> None:
         self._redis = redis
         self._keys = keys
@@ -68,6 +74,7 @@ class Consumer:
         self._may_claim = may_claim
         self._on_control = on_control
         self._on_purged = on_purged
+        self._fleet = fleet
         self._turns = 0
         self._short = False
         redis.job_serializer = dumps
@@ -195,9 +202,18 @@ class Consumer:
                 if message["type"] == "message" and message["channel"] == self._keys.control.encode():
                     self._control(message["data"])
                 # A wake-up, or a (re)subscription: something may have been missed.
-                self._runs.freed.set()
+                elif message["type"] != "message" or self._woken(message["data"]):
+                    self._runs.freed.set()
         finally:
             await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+    def _woken(self, data: bytes) -> bool:
+        """Whether this worker looks for what has come. Of a large fleet some do for each message, not all for one.
+
+        Should nobody, the next slow poll is near: each of so many has one every half second.
+        """
+        messages = int(data) if data.isdigit() else self._fleet()
+        return random.random() * self._fleet() <= _WOKEN * messages  # noqa: S311 - spreads workers
 
     def _control(self, data: bytes) -> None:
         try:

@@ -215,6 +215,7 @@ class WorkerProcess:
             may_claim=health.may_claim,
             on_control=partial(self._on_control, liveness),
             on_purged=lambda why: self._metrics.messages_purged.labels(reason=why).inc(),
+            fleet=lambda: rescuer.others + 1,
         )
         async with asyncio.TaskGroup() as tasks:
             sweeping = tasks.create_task(self._sweep.run(), name="sweep")

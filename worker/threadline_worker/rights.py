@@ -32,8 +32,7 @@ async def check_redis(redis: Any, keys: Keys, queue: str) -> None:
         pipe.expire(f"arq:job:{_NOBODY}", 1)
         pipe.expire(f"arq:in-progress:{_NOBODY}", 1)
         pipe.expire(keys.events(_NOBODY), 1)
-        pipe.publish(keys.events(_NOBODY), b"")
-        pipe.publish(keys.control, b"{}")  # names no job: nobody does anything
+        pipe.publish(keys.events(_NOBODY), b"")  # nobody listens: with many workers a channel of theirs would be loud
         await pipe.execute()
 
 

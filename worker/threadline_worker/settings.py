@@ -22,7 +22,10 @@ _LEVELS = ("debug", "info", "warning", "error")
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """All durations are seconds; `direct_url` goes past a pooler before `database_url`. Defaults and meanings: threadline.environment.VARIABLES."""
+    """All durations are seconds; `direct_url` goes past a pooler that stands before `database_url`.
+
+    Defaults and meanings: threadline.environment.VARIABLES.
+    """
 
     client: ClientSettings
     redis_url: str

@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 from arq.connections import ArqRedis
+from arq.utils import timestamp_ms
 from arq.worker import Worker, func
 from redis.exceptions import ResponseError
 
@@ -32,6 +33,9 @@ _HANDLER_SECONDS = 30
 _IN_PROGRESS_SECONDS = 5
 #: How far a look reads past messages that cannot be started (in progress elsewhere), or these would hide all others.
 _READ_PAST = 100
+#: Where these are all in progress, it reads on in larger pages: a fleet has thousands in its hands for a moment.
+_PAGE = 500
+_MOST_READ = 10_000
 _IN_PROGRESS = arq_message.IN_PROGRESS_KEY_PREFIX.encode()
 _PURGE_LOOK = 1_000
 _FIRST_REST = 0.1
@@ -72,14 +76,23 @@ class _TapWorker(Worker):
         return self._begun - before
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
-        """Begin with no more than `take` was told to, and with what nobody else has begun.
+        """Begin with no more than `take` was told to, and with what nobody else has begun, however far behind.
 
         arq would go through the whole list, four commands for each message that somebody was quicker with: of 200
         workers that read the same head of a queue, nearly all are. So one command asks for many, and who has met others
         at the head takes from all that it has read, in no order.
         """
-        first, left = self._begun, job_ids
-        while (free := first + self._most - self._begun) > 0 and left:
+        page, asked, offset, until = job_ids, self.queue_read_limit, 0, self._begun + self._most
+        while page and offset < _MOST_READ:
+            await self._begin_of(page, until)
+            offset += len(page)
+            if self._begun >= until or len(page) < asked:
+                return
+            asked = _PAGE
+            page = await self.pool.zrangebyscore(self.queue_name, "-inf", timestamp_ms(), start=offset, num=_PAGE)
+
+    async def _begin_of(self, left: list[bytes], until: int) -> None:
+        while (free := until - self._begun) > 0 and left:
             looked, left = left[: free + _READ_PAST], left[free + _READ_PAST :]
             marks = await self.pool.mget([_IN_PROGRESS + job_id for job_id in looked])
             waiting = [job_id for job_id, mark in zip(looked, marks, strict=True) if mark is None]

@@ -112,16 +112,17 @@ class Submission:
         settings = self._backends.settings
         job = sign(sealed_message_job(settings.vault, request.as_json()), settings.enqueue_keys)
         [told, *_earlier] = settings.vault.fingerprints(request.fingerprint())
-        # Another request under the same key has the same job id: it must not take the place of the first one's body.
+        # Another request under the same key has the same job id: it must not replace the body of the first one. Nor
+        # the same one that a changed map has put into another queue: who takes the first would take its body away.
+        elsewhere = "" if request.in_queue == DEFAULT_QUEUE else f"-{request.in_queue}"
         message = arq_message.Message(
-            f"{request.job_id}-{told.rpartition(':')[2][:12]}",
+            f"{request.job_id}-{told.rpartition(':')[2][:12]}{elsewhere}",
             [request.job_id, job],
             _now_ms(),
             ttl_ms=arq_message.CARRIED_TTL_MS,
         )
         try:
-            queue = request.queue or request.routed or DEFAULT_QUEUE
-            await dispatch.send(redis, self._backends.keys, [message], queue=queue)
+            await dispatch.send(redis, self._backends.keys, [message], queue=request.in_queue)
         except REDIS_ERRORS as error:
             raise BackendUnavailable(
                 f"Redis: {reason(error)}: the job was not accepted for certain; repeat it"

@@ -81,6 +81,11 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     routed: str | None = None
     v: int = _VERSION
 
+    @property
+    def in_queue(self) -> str:
+        """Where it waits: as the caller said, else as the map, else in the default queue."""
+        return self.queue or self.routed or DEFAULT_QUEUE
+
     def check(self) -> JobRequest:
         """Return self, or raise InvalidJob that names the rule that is broken."""
         check_id("job id", self.job_id)

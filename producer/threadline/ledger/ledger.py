@@ -135,7 +135,7 @@ class Ledger:
                     created=row["outcome"] == "created",
                     head=bool(row["head"]),
                     dispatch_n=row["dispatch_n"] or 0,
-                    queue=request.queue or request.routed or DEFAULT_QUEUE,
+                    queue=request.in_queue,
                 )
             case "different" if request.idempotency_key is None:
                 raise InvalidJob(f"job id {request.job_id} is taken by another request")

@@ -6,9 +6,10 @@ What a node makes only while it runs cannot be found, and is not missed: nothing
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
+from langchain_core.runnables.base import RunnableBindingBase
 from langgraph.prebuilt import ToolNode
 from langgraph.pregel import Pregel
 
@@ -17,6 +18,8 @@ __all__ = ["subgraphs"]
 Graph = Pregel[Any, Any, Any, Any]
 #: How deep containers are searched: deepagents keeps its subagents in one dict.
 _DEPTH: Final = 3
+#: One with more entries is data.
+_MOST: Final = 200
 
 
 def subgraphs(node: Any) -> dict[str, Graph]:
@@ -43,18 +46,20 @@ def _seen_by(function: Callable[..., Any]) -> Iterable[Any]:
         names = inspect.getclosurevars(function)
     except ValueError:  # a variable that has no value yet
         return []
-    return [names.nonlocals, names.globals]
+    return [dict(names.nonlocals), dict(names.globals)]
 
 
 def _named(name: str | None, value: Any, depth: int) -> Iterator[tuple[str, Graph]]:
-    if isinstance(value, Pregel):
+    # By its type, and nothing else is asked: a proxy would run anyone's code to say what it stands for.
+    kind = type(value)
+    if issubclass(kind, Pregel):
         yield name or value.get_name(), value
-    elif depth and isinstance(value, Mapping):
+    elif issubclass(kind, RunnableBindingBase):  # `.with_config(…)`
+        yield from _named(name, value.bound, depth)
+    elif depth and issubclass(kind, dict) and len(value) <= _MOST:
         for key, held in value.items():
             # A variable's name is no agent's name; the key of a dict that a tool chooses from is one.
             yield from _named(str(key) if depth < _DEPTH else None, held, depth - 1)
-    elif depth and isinstance(value, (list, tuple)):
+    elif depth and issubclass(kind, (list, tuple)) and len(value) <= _MOST:
         for held in value:
             yield from _named(None, held, depth - 1)
-    elif depth and isinstance(bound := getattr(value, "bound", None), Pregel):  # `.with_config(…)`
-        yield name or bound.get_name(), bound

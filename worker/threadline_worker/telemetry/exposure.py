@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,11 @@ def _listen(settings: WorkerSettings, on: Callable[[int], HealthServer]) -> Heal
     try:
         return on(wanted)
     except OSError as error:
+        if error.errno not in {errno.EADDRINUSE, errno.EACCES}:
+            raise BackendUnavailable(
+                f"THREADLINE_METRICS_HOST={settings.metrics_host} cannot be listened on ({error.strerror}): use an"
+                " address of this machine, or 0.0.0.0 for all of them"
+            ) from error
         if settings.metrics_port is not None:
             raise BackendUnavailable(
                 f"THREADLINE_METRICS_PORT={wanted} cannot be listened on ({error.strerror}): choose another, or 0"

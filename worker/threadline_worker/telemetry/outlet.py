@@ -84,6 +84,11 @@ class _Pipe:
         self._descriptor = descriptor
         self._room = select.poll()
         self._room.register(descriptor, select.POLLOUT)
+        self._begin()
+        os.register_at_fork(after_in_child=self._begin)
+
+    def _begin(self) -> None:
+        """Also in a process that a tool has forked: the thread that may hold the lock is not there."""
         self._lock = threading.Lock()
         self._waiting: deque[bytes] = deque()
         self._bytes = 0

@@ -17,10 +17,11 @@ from typing import Any, Final
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import LLMResult
 from langgraph.errors import GraphBubbleUp
 
+from threadline_worker.telemetry.trace_names import Attributes, model_asked, model_said, short, tool_called
 from threadline_worker.telemetry.traces import Export, Span
 
 __all__ = ["TraceSteps"]
@@ -29,7 +30,6 @@ _NS_SEP: Final = "|"
 _STEP_TAG: Final = "graph:step:"
 #: Spans of one step that wait for its end; what comes on top is sent as it ends.
 _MOST_HELD: Final = 2_000
-_LONGEST: Final = 200
 
 
 @dataclass(eq=False)
@@ -41,7 +41,7 @@ class _Open:
     parent: _Open | None
     kind: str = "internal"
     start: int = field(default_factory=time.time_ns)
-    attributes: dict[str, str | int | bool | Sequence[str]] = field(default_factory=dict)
+    attributes: Attributes = field(default_factory=dict)
     over: bool = False
 
     @property
@@ -56,6 +56,8 @@ class _Step(_Open):
 
     namespace: str = ""
     number: int = 0
+    #: The type of what a node has raised, until it is tried again and the step is durable.
+    error: str | None = None
     held: list[Span] = field(default_factory=list)
 
 
@@ -74,6 +76,8 @@ class TraceSteps(BaseCallbackHandler):
         self._spans: dict[UUID, _Open | None] = {}
         #: A graph's run → its step under way.
         self._steps: dict[UUID, _Step] = {}
+        #: Runs of nodes, whose errors are their step's.
+        self._nodes: set[UUID] = set()
         self._last_commit = time.time_ns()
         # Tools that are no coroutines run in threads.
         self._lock = threading.RLock()
@@ -96,6 +100,7 @@ class TraceSteps(BaseCallbackHandler):
         with self._lock:
             if parent_run_id is not None and number.isdigit():
                 self._spans[run_id] = self._step_of(parent_run_id, int(number), metadata or {})
+                self._nodes.add(run_id)
             else:
                 self._spans[run_id] = self._around(parent_run_id)
 
@@ -103,9 +108,13 @@ class TraceSteps(BaseCallbackHandler):
         """A graph that keeps no checkpoints ends its last step here."""
         self._chain_over(run_id)
 
-    def on_chain_error(self, error: BaseException, *, run_id: UUID, **_more: Any) -> None:  # noqa: ARG002
-        """As its end: what went wrong in it has said so itself, or the run does."""
-        self._chain_over(run_id)
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **_more: Any) -> None:
+        """A node's error is its step's; what runs within a node may be caught there."""
+        with self._lock:
+            step = self._spans.get(run_id) if run_id in self._nodes else None
+            if isinstance(step, _Step):
+                step.error = _fault(error)
+            self._chain_over(run_id)
 
     def committed(self, namespace: str, step: int) -> None:
         """The step's checkpoint is durable. One of the main graph's in which nothing ran has a span, too."""
@@ -115,6 +124,7 @@ class TraceSteps(BaseCallbackHandler):
                 found = [self._begin_step(None, step, "", start=self._last_commit)]
             for open_ in found:
                 open_.attributes["threadline.step.committed"] = True
+                open_.error = None
                 self._end_step(open_)
             if namespace == "":
                 self._last_commit = time.time_ns()
@@ -163,7 +173,7 @@ class TraceSteps(BaseCallbackHandler):
         with self._lock:
             open_ = self._spans.get(run_id)
             if open_ is not None:
-                open_.attributes |= _usage(response)
+                open_.attributes |= model_said(response)
             self._end(run_id, None)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **_more: Any) -> None:
@@ -180,11 +190,7 @@ class TraceSteps(BaseCallbackHandler):
         **more: Any,
     ) -> None:
         """A tool is called."""
-        name = _short((serialized or {}).get("name") or more.get("name") or "tool")
-        attributes = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": name}
-        if isinstance(call := more.get("tool_call_id"), str):
-            attributes["gen_ai.tool.call.id"] = _short(call)
-        self._begin(run_id, parent_run_id, f"execute_tool {name}", "internal", attributes)
+        self._begin(run_id, parent_run_id, "internal", *tool_called(serialized, more))
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **_more: Any) -> None:
         """It is done; a tool that tells the model of its error says so in its message's status."""
@@ -208,27 +214,18 @@ class TraceSteps(BaseCallbackHandler):
         metadata: Mapping[str, Any],
         more: Mapping[str, Any],
     ) -> None:
-        asked = more.get("invocation_params") or {}
-        name = metadata.get("ls_model_name") or asked.get("model") or asked.get("model_name")
-        model = _short(name or (serialized or {}).get("name") or more.get("name") or "model")
-        attributes = {"gen_ai.operation.name": "chat", "gen_ai.request.model": model}
-        if isinstance(provider := metadata.get("ls_provider"), str):
-            attributes["gen_ai.provider.name"] = _short(provider)
-        self._begin(run_id, parent_run_id, f"chat {model}", "client", attributes)
+        self._begin(run_id, parent_run_id, "client", *model_asked(serialized, metadata, more))
 
-    def _begin(
-        self, run_id: UUID, parent_run_id: UUID | None, name: str, kind: str, attributes: dict[str, str]
-    ) -> None:
+    def _begin(self, run_id: UUID, parent_run_id: UUID | None, kind: str, name: str, attributes: Attributes) -> None:
         with self._lock:
             around = self._around(parent_run_id)
-            self._spans[run_id] = _Open(name, self._export.new_id(), around, kind, attributes=dict(attributes))
+            self._spans[run_id] = _Open(name, self._export.new_id(), around, kind, attributes=attributes)
 
     def _end(self, run_id: UUID, error: BaseException | None) -> None:
         with self._lock:
             open_ = self._spans.pop(run_id, None)
             if open_ is not None and not open_.over:
-                fault = None if error is None or isinstance(error, GraphBubbleUp) else type(error).__name__
-                self._send(open_, fault)
+                self._send(open_, _fault(error))
 
     def _around(self, run_id: UUID | None) -> _Open | None:
         """The nearest span; None: the run's own."""
@@ -245,9 +242,9 @@ class TraceSteps(BaseCallbackHandler):
         node, agent = metadata.get("langgraph_node"), metadata.get("lc_agent_name")
         nodes = step.attributes.get("threadline.nodes", ())
         if isinstance(node, str) and isinstance(nodes, Sequence) and node not in nodes:
-            step.attributes["threadline.nodes"] = [*nodes, _short(node)]
+            step.attributes["threadline.nodes"] = [*nodes, short(node)]
         if isinstance(agent, str):
-            step.attributes["gen_ai.agent.name"] = _short(agent)
+            step.attributes["gen_ai.agent.name"] = short(agent)
         return step
 
     def _begin_step(self, parent: _Open | None, number: int, namespace: str, start: int | None = None) -> _Step:
@@ -264,13 +261,14 @@ class TraceSteps(BaseCallbackHandler):
     def _end_step(self, step: _Step) -> None:
         self._steps = {graph: open_ for graph, open_ in self._steps.items() if open_ is not step}
         if not step.over:
-            self._send(step, None)
+            self._send(step, step.error)
 
     def _chain_over(self, run_id: UUID) -> None:
         with self._lock:
             if (step := self._steps.get(run_id)) is not None:
                 self._end_step(step)
             self._spans.pop(run_id, None)
+            self._nodes.discard(run_id)
 
     def _send(self, open_: _Open, error: str | None) -> None:
         open_.over = True
@@ -295,22 +293,6 @@ class TraceSteps(BaseCallbackHandler):
             open_.held = []
 
 
-def _usage(response: LLMResult) -> dict[str, str | int | Sequence[str]]:
-    found: dict[str, str | int | Sequence[str]] = {}
-    for generation in (generations[0] for generations in response.generations if generations):
-        message = generation.message if isinstance(generation, ChatGeneration) else None
-        if not isinstance(message, AIMessage):
-            continue
-        if message.usage_metadata is not None:
-            found["gen_ai.usage.input_tokens"] = message.usage_metadata["input_tokens"]
-            found["gen_ai.usage.output_tokens"] = message.usage_metadata["output_tokens"]
-        said = message.response_metadata
-        if isinstance(model := said.get("model_name"), str):
-            found["gen_ai.response.model"] = _short(model)
-        if isinstance(why := said.get("finish_reason") or said.get("stop_reason"), str):
-            found["gen_ai.response.finish_reasons"] = [_short(why)]
-    return found
-
-
-def _short(text: Any) -> str:
-    return str(text)[:_LONGEST]
+def _fault(error: BaseException | None) -> str | None:
+    """An error's type; what a graph raises to ask a person or to stop is none."""
+    return None if error is None or isinstance(error, GraphBubbleUp) else type(error).__name__

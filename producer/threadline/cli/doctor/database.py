@@ -23,6 +23,7 @@ __all__ = [
     "judge_graphs",
     "judge_ledger",
     "judge_queues",
+    "judge_rights",
     "judge_server",
     "judge_skew",
     "judge_webhooks",
@@ -107,6 +108,7 @@ async def _schema(connection: AsyncConnection[DictRow], queries: Queries, settin
     else:
         where = f", checkpoints in schema {settings.keys.adopted}" if settings.keys.adopted else ""
         found.append(Check("checkpoints", Level.OK, f"LangGraph's tables are there{where}"))
+    found.append(judge_rights(await _row(connection, queries, "worker_rights")))
     cursor = await connection.execute(queries["doctor_workers"], {"lease_seconds": settings.lease_seconds})
     workers = await cursor.fetchall()
     ledger = await _row(connection, queries, "doctor_ledger")
@@ -145,6 +147,14 @@ def judge_server(row: DictRow) -> list[Check]:
         seen = "a standby" if row["in_recovery"] else "its transactions are read-only"
         return [version, Check("postgres role", Level.FAIL, seen, "point DATABASE_URL at the primary")]
     return [version, Check("postgres role", Level.OK, "read-write")]
+
+
+def judge_rights(row: DictRow) -> Check:
+    """The finding from a row of worker_rights.sql: what a worker needs, a producer or an observer shall not have."""
+    if not (missing := row["missing"]):
+        return Check("postgres rights", Level.OK, f"a worker can run as {row['role']}")
+    seen = f"no worker can run as {row['role']}: it lacks {', '.join(missing[:3])}" + (" …" if missing[3:] else "")
+    return Check("postgres rights", Level.INFO, seen, "if it is the workers' role: apply deploy/postgres/grants.sql")
 
 
 def judge_skew(skew: float, uncertain: float) -> Check:

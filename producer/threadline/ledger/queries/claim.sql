@@ -15,16 +15,16 @@ WITH target AS (
     WHERE j.job_id = %(job_id)s AND j.state = 'queued' AND j.run_at <= now() AND t.restoring IS NULL
       AND {schema}.is_head(j) AND NOT pg_is_in_recovery()
       AND EXISTS (SELECT FROM {schema}.workers AS w WHERE w.worker_id = %(worker_id)s AND NOT w.draining
-        AND j.queue = ANY (coalesce(w.queues, '{default}'))
+        AND j.queue = ANY (coalesce(w.queues, ARRAY['default']))
         -- a worker that lacks the agent leaves the job to a living one of the queue that has it
         AND (w.agents ? j.agent OR NOT EXISTS (SELECT FROM {schema}.workers AS other WHERE other.agents ? j.agent
-            AND j.queue = ANY (coalesce(other.queues, '{default}'))
+            AND j.queue = ANY (coalesce(other.queues, ARRAY['default']))
             AND other.beat_at > clock_timestamp() - make_interval(secs => %(lease_seconds)s)))
         -- so does one whose graph has lost what the thread needs (leave_to.sql)
         AND (j.needs_fingerprint IS NULL OR w.agents -> j.agent ->> 'fingerprint' = j.needs_fingerprint
             OR NOT EXISTS (SELECT FROM {schema}.workers AS other
                 WHERE other.agents -> j.agent ->> 'fingerprint' = j.needs_fingerprint AND NOT other.draining
-                  AND j.queue = ANY (coalesce(other.queues, '{default}'))
+                  AND j.queue = ANY (coalesce(other.queues, ARRAY['default']))
                   AND other.beat_at > clock_timestamp() - make_interval(secs => %(lease_seconds)s))))
     -- the thread is shared: a retry of an earlier job locks it, and looks only then whether a later one has started
     FOR UPDATE OF j SKIP LOCKED FOR SHARE OF t SKIP LOCKED

@@ -1,8 +1,8 @@
 -- The contract's gauges about the whole queue, in one pass over what is open; indexed, whatever the number of ended jobs.
--- %(lease_seconds)s. `queues` is [{queue, queued, running, interrupted, oldest, workers}, …] of those that anything is in, or that a
--- live worker serves.
+-- %(lease_seconds)s. `queues` is a list of objects (queue, queued, running, interrupted, oldest, workers): of each queue that
+-- anything is in or that a live worker serves.
 WITH alive AS (
-    SELECT coalesce(queues, '{default}') AS queues FROM {schema}.workers
+    SELECT coalesce(queues, ARRAY['default']) AS queues FROM {schema}.workers
     WHERE beat_at > clock_timestamp() - make_interval(secs => %(lease_seconds)s)
 ), open AS MATERIALIZED (
     SELECT queue, state, count(*) AS jobs, min(run_at) FILTER (WHERE state = 'queued' AND run_at <= now()) AS due

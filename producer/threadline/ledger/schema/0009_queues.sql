@@ -24,7 +24,7 @@ DECLARE
         WHERE j.thread_id = p_options ->> 'thread_id' AND j.kind <> 'internal' ORDER BY j.seq DESC LIMIT 1);
 BEGIN
     RETURN coalesce((
-        SELECT q.name FROM {schema}.workers AS w, unnest(coalesce(w.queues, '{default}')) AS q (name)
+        SELECT q.name FROM {schema}.workers AS w, unnest(coalesce(w.queues, ARRAY['default'])) AS q (name)
         WHERE w.agents ? p_agent AND p_options ->> 'operation' = ANY (w.operations)
         ORDER BY w.draining, q.name IS DISTINCT FROM v_usual, w.beat_at DESC LIMIT 1), v_usual, 'default');
 END $$;
