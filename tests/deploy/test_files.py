@@ -294,6 +294,30 @@ def test_compose_listens_on_this_machine_alone_unless_told_to() -> None:
         assert "network_mode" not in service
 
 
+def test_several_workers_fit_on_a_host() -> None:
+    """By replicas: nothing that only one of them could have. By the template unit: any free port, a cache for each."""
+    worker = COMPOSE["services"]["worker"]
+    assert int(re.findall(r"\d+", worker["deploy"]["replicas"])[0]) >= 2
+    assert worker.keys().isdisjoint({"ports", "container_name", "hostname", "network_mode"})
+    assert "THREADLINE_METRICS_PORT=0" in (DEPLOY / "systemd" / "worker.env.example").read_text().splitlines()
+    assert re.search(r"^EnvironmentFile=-/etc/threadline/worker-%i\.env$", UNIT, re.MULTILINE)
+    assert "CacheDirectory=threadline-%i" in UNIT
+
+
+def test_compose_keeps_what_it_was_given_and_asks_whether_all_is_well() -> None:
+    settings = (DEPLOY / "redis" / "valkey.conf").read_text().splitlines()
+    assert {"appendonly yes", "maxmemory-policy noeviction"} <= set(settings)
+    services = COMPOSE["services"]
+    assert "--aclfile" in services["valkey"]["command"][0]
+    for name in ("valkey", "postgres", "prometheus"):
+        assert services[name]["healthcheck"]["test"], name
+        assert any(name in volume.partition(":")[0] for volume in services[name]["volumes"]), f"{name} forgets"
+    assert re.search(r"^HEALTHCHECK", DOCKERFILE, re.MULTILINE)
+    assert services["worker"]["read_only"] is True
+    waits_for = {name: one["condition"] for name, one in services["worker"]["depends_on"].items()}
+    assert waits_for == {"valkey": "service_healthy", "migrate": "service_completed_successfully"}
+
+
 def test_compose_has_its_passwords_in_files_and_its_images_by_version() -> None:
     assert not re.search(
         r"(?i)password\w*:\s*[\w$]",
@@ -350,27 +374,3 @@ def test_the_unit_is_hardened_and_comes_back() -> None:
     hard = {"DynamicUser=yes", "NoNewPrivileges=yes", "ProtectSystem=strict", "CapabilityBoundingSet="}
     alive = {"Restart=always", "KillSignal=SIGTERM", "RestartPreventExitStatus=2"}
     assert hard | alive <= set(UNIT.splitlines())
-
-
-# The check with real tools
-
-
-def checked(env: dict[str, str], *names: str) -> subprocess.CompletedProcess[str]:
-    command: list[Path | str] = [sys.executable, DEPLOY / "check.py", *names]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-
-
-def test_a_missing_tool_is_told_and_the_check_is_incomplete(tmp_path: Path) -> None:
-    done = checked({"PATH": str(tmp_path)}, "alerts", "Dockerfile")
-    assert done.returncode == 3
-    assert "MISSING  alerts: promtool: part of Prometheus" in done.stdout
-    assert "incomplete: 2 of" in done.stdout
-
-
-def test_what_a_tool_says_against_a_file_is_shown(tmp_path: Path) -> None:
-    promtool = tmp_path / "promtool"
-    promtool.write_text("#!/bin/sh\necho the rules are wrong\nexit 1\n")
-    promtool.chmod(0o755)
-    done = checked({"PATH": "/usr/bin:/bin", "DEPLOY_TOOLS": str(tmp_path)}, "alerts")
-    assert done.returncode == 1
-    assert "the rules are wrong" in done.stdout

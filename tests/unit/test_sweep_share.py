@@ -64,6 +64,8 @@ async def test_a_round_of_who_is_not_chosen_looks_for_the_dead_and_does_nothing_
         (1_600, b"1", 1, 40),
         (1_600, b"100", 1_000, 1_000),
         (1_600, b"?", 1_000, 1_000),
+        (1_600, b"0", 1_000, 1_000),
+        (1_600, b"9" * 5_000, 1_000, 1_000),
     ],
 )
 async def test_of_a_large_fleet_a_message_wakes_some_and_many_messages_wake_all(

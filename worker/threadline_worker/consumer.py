@@ -34,6 +34,7 @@ log = structlog.get_logger(__name__)
 _SLOW_POLL_SECONDS = 0.5
 #: Workers that one message wakes, on average; all where there are no more.
 _WOKEN = 16
+_DIGITS = 10
 #: What is kept of the body of a message that is set aside.
 _KEPT_BYTES = 65_536
 
@@ -212,7 +213,8 @@ class Consumer:
 
         Should nobody, the next slow poll is near: each of so many has one every half second.
         """
-        messages = int(data) if data.isdigit() else self._fleet()
+        # The payload is how many were put, or anything: other producers need not say.
+        messages = (int(data) if data.isdigit() and len(data) < _DIGITS else 0) or self._fleet()
         return random.random() * self._fleet() <= _WOKEN * messages  # noqa: S311 - spreads workers
 
     def _control(self, data: bytes) -> None:

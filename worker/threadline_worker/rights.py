@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
+from redis.exceptions import ResponseError
 
 from threadline.contract.keys import Keys
 from threadline.errors import BackendUnavailable
@@ -28,12 +29,15 @@ async def queue_takes_writes(redis: Any, queue: str) -> None:
 async def check_redis(redis: Any, keys: Keys, queue: str) -> None:
     """The queue, arq's keys, the logs and the channels of jobs. Raises redis' errors, which name the command."""
     await queue_takes_writes(redis, queue)
+    looked_at = [f"arq:job:{_NOBODY}", f"arq:in-progress:{_NOBODY}", keys.events(_NOBODY), keys.events(_NOBODY)]
     async with redis.pipeline(transaction=False) as pipe:
-        pipe.expire(f"arq:job:{_NOBODY}", 1)
-        pipe.expire(f"arq:in-progress:{_NOBODY}", 1)
-        pipe.expire(keys.events(_NOBODY), 1)
-        pipe.publish(keys.events(_NOBODY), b"")  # nobody listens: with many workers a channel of theirs would be loud
-        await pipe.execute()
+        for key in looked_at[:-1]:
+            pipe.expire(key, 1)
+        pipe.publish(looked_at[-1], b"")  # nobody listens: with many workers a channel of theirs would be loud
+        answers = await pipe.execute(raise_on_error=False)
+    for key, answer in zip(looked_at, answers, strict=True):
+        if isinstance(answer, ResponseError):
+            raise ResponseError(f"{answer} ({key})") from answer
 
 
 async def check_postgres(connection: AsyncConnection[DictRow], queries: Queries) -> str | None:

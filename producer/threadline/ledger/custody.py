@@ -176,7 +176,8 @@ class Custody(Ledger):
 
     async def dispatch_due(self, *, thread_id: str | None = None, limit: int = 200) -> list[Due]:
         """L4: mark due heads of threads (or of one thread) as dispatched; the caller puts them into the queue."""
-        rows = await self.database.rows(self.queries["dispatch_due"], {"thread_id": thread_id, "limit": limit})
+        query = "dispatch_due" if thread_id is None else "dispatch_due_of_thread"
+        rows = await self.database.rows(self.queries[query], {"thread_id": thread_id, "limit": limit})
         return [Due(row["job_id"], row["epoch"], row["dispatch_n"], row["queue"]) for row in rows]
 
     async def dispatched_long_ago(

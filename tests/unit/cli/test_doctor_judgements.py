@@ -54,7 +54,7 @@ def test_redis(info, save, name, level):
         ({"in_recovery": True}, {"postgres version": "ok", "postgres role": "fail"}),
         ({"read_only": True}, {"postgres version": "ok", "postgres role": "fail"}),
         ({"read_only": True, "observing": True}, {"postgres version": "ok", "postgres role": "ok"}),
-        ({"in_recovery": True, "read_only": True, "observing": True}, {"postgres version": "ok", "postgres role": "fail"}),
+        ({"in_recovery": True, "observing": True}, {"postgres version": "ok", "postgres role": "fail"}),
     ],
 )
 def test_postgres(row, level):
