@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import secrets
+import signal
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,9 @@ from support.workers import WorkerHandle, Workers
 for _name in [name for name in os.environ if name.startswith("THREADLINE_") or name in {"REDIS_URL", "DATABASE_URL"}]:
     if _name != "THREADLINE_EMBEDDED":
         del os.environ[_name]
+
+# A shell that starts the tests in its background has SIGINT ignored, and tests of Ctrl-C would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _redis_databases = itertools.cycle(range(1, 16))
 

@@ -20,7 +20,9 @@ class Variable(NamedTuple):
 
 
 VARIABLES: Final = (
-    Variable("REDIS_URL", "Redis or Valkey: redis://, rediss://, unix://, redis+sentinel://", "embedded in `dev` and `demo`"),
+    Variable(
+        "REDIS_URL", "Redis or Valkey: redis://, rediss://, unix://, redis+sentinel://", "embedded in `dev` and `demo`"
+    ),
     Variable("DATABASE_URL", "Postgres 14 or newer", "embedded in `dev` and `demo`"),
     Variable("THREADLINE_DATABASE_POOLER", "transaction: a transaction pooler stands before DATABASE_URL", "none"),
     Variable(
@@ -41,7 +43,7 @@ VARIABLES: Final = (
     Variable("THREADLINE_LOOP_STALL_SECONDS", "a worker whose event loop stands still for so long ends itself", "300"),
     Variable("THREADLINE_DRAIN_SECONDS", "after SIGTERM, until running steps are cut", "25"),
     Variable("THREADLINE_METRICS_PORT", "/metrics /healthz /readyz; 0 is any free port", "9464"),
-    Variable("THREADLINE_METRICS_HOST", "where that port listens", "127.0.0.1"),
+    Variable("THREADLINE_METRICS_HOST", "where that port listens; :: is IPv4 and IPv6", "127.0.0.1"),
     Variable("THREADLINE_LOG_FORMAT", "json or console", "json unless a terminal"),
     Variable("THREADLINE_LOG_LEVEL", "debug, info, warning or error", "info"),
     Variable("THREADLINE_LOG_CONTENT", "on: logs show what users and agents say; secrets never", "off; on in dev"),

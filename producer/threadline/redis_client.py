@@ -14,7 +14,7 @@ from redis.backoff import ExponentialBackoff
 
 from threadline.errors import BackendUnavailable, ConfigurationError
 from threadline.redis_sentinel import connect_sentinel, is_sentinel_url
-from threadline.refusals import refusal_of_redis
+from threadline.refusals import refusal_of_redis, said_by
 
 __all__ = ["CLUSTER", "REDIS_ERRORS", "connect_redis", "is_cluster", "of_cluster", "reason", "refused", "uncancelled"]
 
@@ -95,13 +95,13 @@ async def uncancelled(call: Awaitable[T]) -> T:
 
 
 def reason(error: BaseException) -> str:
-    """An error of Redis as one line for people. redis-py's messages name host and port, never the password.
+    """An error of Redis as one line for people: host and port, never the password.
 
     What is known of it (threadline.refusals) is followed by what to do.
     """
     if of_cluster(error):
         return CLUSTER
-    said = " ".join(str(error).split()) or type(error).__name__
+    said = said_by(error) or type(error).__name__
     known = refusal_of_redis(said) if isinstance(error, exceptions.RedisError) else None
     return said if known is None else f"{said.rstrip('.')}: {known.do}"
 

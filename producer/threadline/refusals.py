@@ -10,7 +10,10 @@ import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-__all__ = ["POSTGRES", "REDIS", "Refusal", "refusal_of_postgres", "refusal_of_redis"]
+__all__ = ["POSTGRES", "REDIS", "Refusal", "refusal_of_postgres", "refusal_of_redis", "said_by"]
+
+#: The arguments of a command that a server or a proxy does not know are the password, if it is AUTH or HELLO.
+_ARGUMENTS: Final = re.compile(r",? with args beginning with:.*", re.DOTALL)
 
 
 class Refusal(NamedTuple):
@@ -224,6 +227,12 @@ REDIS: Final = (
         passing=True,
     ),
 )
+
+
+def said_by(error: BaseException) -> str:
+    """A server's words as one line, without its DETAIL and CONTEXT, which quote rows; "" if it said nothing."""
+    primary = getattr(getattr(error, "diag", None), "message_primary", None)  # psycopg's, which not everybody installs
+    return " ".join(_ARGUMENTS.sub("", primary or str(error)).split())
 
 
 def refusal_of_postgres(text: str, state: str | None) -> Refusal | None:

@@ -92,5 +92,5 @@ def test_the_sql_of_another_namespace_names_it_everywhere() -> None:
     queries = Queries("staging", "graphs")
     for entry in (files("threadline.ledger") / "queries").iterdir():
         text = queries[entry.name.removesuffix(".sql")]
-        assert "{" not in re.sub(r"'\{\}'", "", text), entry.name
+        assert re.search(r"\{[a-z_]+\}", text) is None, entry.name  # arrays and repetitions have braces, too
         assert "threadline." not in text, entry.name

@@ -38,6 +38,7 @@ def loaded(path: Path) -> Any:
 
 
 dashboard = loaded(DEPLOY / "grafana" / "dashboard.py")
+generate = loaded(DEPLOY / "kubernetes" / "generate.py")
 RULES = [
     rule
     for group in yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())["groups"]
@@ -81,8 +82,16 @@ def test_an_alert_names_what_workers_expose_and_has_a_runbook_and_a_test_of_both
 
 
 def test_every_runbook_is_an_alerts() -> None:
-    sections = re.findall(r"^## (\w+)$", (ROOT / "docs" / "runbooks.md").read_text(), re.MULTILINE)
+    text = (ROOT / "docs" / "operations.md").read_text()
+    sections = dict(re.findall(r"^### (Threadline\w+)$(.+?)(?=^##)", text, re.MULTILINE | re.DOTALL))
     assert sorted(sections) == sorted(rule["alert"] for rule in RULES)
+    for name, section in sections.items():
+        assert re.findall(r"^\*\*(\w+)\.\*\*", section, re.MULTILINE) == ["Means", "Look", "Do"], name
+
+
+def test_the_alerts_in_the_documents_are_those_that_there_are() -> None:
+    rows = re.findall(r"^\| (`Threadline.+?) \|", (ROOT / "docs" / "deploy.md").read_text(), re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(rule["alert"] for rule in RULES)
 
 
 def test_a_metric_or_label_that_no_worker_has_is_refused() -> None:
@@ -198,9 +207,26 @@ def test_compose_and_systemd_wait_for_a_drain() -> None:
     assert f"THREADLINE_DRAIN_SECONDS={drain_of({}):g}" in example
 
 
-def test_the_slow_drain_alert_begins_where_the_default_ends() -> None:
-    slow = next(rule["expr"] for rule in RULES if rule["alert"] == "ThreadlineDrainSlow")
-    assert float(slow.rpartition(">")[2]) == drain_of({}) + _LAST_WORDS_SECONDS
+def test_the_slow_drain_alert_begins_before_steps_are_cut_with_each_drain() -> None:
+    scrapes = yaml.safe_load((DEPLOY / "compose" / "prometheus" / "prometheus.yml").read_text())["global"]
+    endpoint = of_kind("PodMonitor")["spec"]["podMetricsEndpoints"][0]
+    for rules, settings, scraped in (
+        (RULES, COMPOSE["services"]["worker"]["environment"], scrapes["scrape_interval"]),
+        (of_kind("PrometheusRule")["spec"]["groups"][0]["rules"], of_kind("ConfigMap")["data"], endpoint["interval"]),
+    ):
+        slow = next(rule["expr"] for rule in rules if rule["alert"] == "ThreadlineDrainSlow")
+        limit, drain = float(slow.rpartition(">")[2]), drain_of(settings)
+        assert limit == generate.DRAINS_SHARE * drain
+        assert drain - limit >= float(scraped.removesuffix("s")), "no scrape sees a drain that comes to its limit"
+
+
+def test_argo_makes_what_the_migration_needs_before_it_and_workers_after_it() -> None:
+    waves = {
+        kind: int(of_kind(kind)["metadata"].get("annotations", {}).get("argocd.argoproj.io/sync-wave", 0))
+        for kind in ("ConfigMap", "ServiceAccount", "Job", "Deployment")
+    }
+    assert of_kind("Job")["metadata"]["annotations"]["argocd.argoproj.io/hook"] == "Sync"  # PreSync is before all waves
+    assert max(waves["ConfigMap"], waves["ServiceAccount"]) < waves["Job"] < waves["Deployment"]
 
 
 def test_scaling_fits_the_slots_and_the_drain() -> None:
@@ -263,6 +289,12 @@ def test_pods_fit_the_restricted_standard(kind: str) -> None:
         assert context["allowPrivilegeEscalation"] is False
         assert context["capabilities"] == {"drop": ["ALL"]}
         assert container["resources"]["limits"]["memory"]
+
+
+def test_the_network_policy_holds_for_all_our_pods() -> None:
+    selected = of_kind("NetworkPolicy")["spec"]["podSelector"]["matchLabels"]
+    for kind in ("Deployment", "Job"):
+        assert selected.items() <= of_kind(kind)["spec"]["template"]["metadata"]["labels"].items()
 
 
 def test_selectors_meet_the_pods_of_workers() -> None:

@@ -64,14 +64,6 @@ async def producer(estate: Estate) -> AsyncIterator[Client]:
         yield client
 
 
-def denied_so_far(estate: Estate) -> set[tuple[str, str]]:
-    """(user, what) that the server has refused since it was asked last."""
-    with redis.Redis.from_url(estate.redis["admin"], decode_responses=True) as connection:
-        found = {(entry["username"], entry["object"]) for entry in connection.acl_log()}
-        connection.acl_log_reset()
-    return found
-
-
 async def test_a_producer_and_a_worker_have_all_they_need(
     producer: Client, crew: Workers, part_env: dict[str, str], estate: Estate
 ) -> None:
@@ -94,7 +86,7 @@ async def test_a_producer_and_a_worker_have_all_they_need(
         await running.result(timeout=20)
     assert (await (await producer.retry(behind.job_id)).result(timeout=20))["until"] == 1
     assert len(await producer.jobs(thread_id="u")) == 2
-    assert denied_so_far(estate) == {("producer", "evalsha")}
+    assert estate.refused() == {("producer", "evalsha")}
 
 
 async def test_people_time_travel_threads_and_webhooks_too(producer: Client, crew: Workers, estate: Estate) -> None:
@@ -119,7 +111,7 @@ async def test_people_time_travel_threads_and_webhooks_too(producer: Client, cre
     with psycopg.connect(estate.admin) as connection:
         left = connection.execute(f"SELECT count(*) FROM {NAMESPACE}.jobs WHERE kind = 'internal'".encode()).fetchone()
     assert left == (0,)  # answers are forgotten once they were read
-    assert denied_so_far(estate) <= {("producer", "evalsha")}
+    assert estate.refused() <= {("producer", "evalsha")}
 
 
 async def test_a_named_queue_needs_no_other_rights(producer: Client, crew: Workers, estate: Estate) -> None:
@@ -133,7 +125,7 @@ async def test_a_named_queue_needs_no_other_rights(producer: Client, crew: Worke
         carried = await redis_only.enqueue("steps", {"done": [], "until": 1})
         assert (await carried.result(timeout=20))["done"] == [0]
     assert {status.queue for status in await producer.jobs(queue="deep")} == {"deep"}
-    assert denied_so_far(estate) <= {("producer", "evalsha")}
+    assert estate.refused() <= {("producer", "evalsha")}
 
 
 async def test_a_worker_adopts_rescues_and_terminates(
@@ -158,7 +150,7 @@ async def test_a_worker_adopts_rescues_and_terminates(
             await until(lambda: connection.execute(alive, (name,)).fetchone() == (0,), "its backends are gone")
         victim.signal(signal.SIGCONT)
         assert heir.terminate() == 0
-    assert denied_so_far(estate) <= {("producer", "evalsha")}
+    assert estate.refused() <= {("producer", "evalsha")}
 
 
 def test_a_worker_with_anothers_role_says_so_and_ends_with_4(part_env: dict[str, str], estate: Estate) -> None:

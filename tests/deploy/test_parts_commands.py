@@ -53,14 +53,6 @@ def worker(estate: Estate, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield started
 
 
-def refused(estate: Estate) -> set[tuple[str, str]]:
-    """(user, what) that Redis has refused since it was asked last."""
-    with redis.Redis.from_url(estate.redis["admin"], decode_responses=True) as connection:
-        found = {(entry["username"], entry["object"]) for entry in connection.acl_log()}
-        connection.acl_log_reset()
-    return found
-
-
 def test_migrations_are_the_migrate_roles(estate: Estate) -> None:
     with psycopg.connect(estate.admin, autocommit=True) as connection:
         connection.execute(f"DROP SCHEMA {NAMESPACE} CASCADE".encode())
@@ -82,7 +74,7 @@ def test_nobody_else_migrates_and_is_told_who_may(estate: Estate, part: str) -> 
 
 @pytest.mark.usefixtures("worker")
 def test_a_producers_commands(estate: Estate) -> None:
-    refused(estate)
+    estate.refused()
     done = threadline(estate, "producer", *JOB, "--thread", "p", "--watch", "--json")
     assert done.returncode == 0, done.stderr
     job_id = json.loads(done.stdout.splitlines()[-1])["job_id"]
@@ -93,25 +85,25 @@ def test_a_producers_commands(estate: Estate) -> None:
     assert {words: done.stderr for words, done in told.items() if done.returncode} == {}
     elsewhere = threadline(estate, "producer", *JOB, "--user", "bulky", "--watch")  # through a queue of its own
     assert elsewhere.returncode == 0, elsewhere.stderr
-    assert refused(estate) <= {("producer", "evalsha")}  # `queued` is told by a worker (docs/deploy.md)
+    assert estate.refused() <= {("producer", "evalsha")}  # `queued` is told by a worker (docs/deploy.md)
 
 
 @pytest.mark.usefixtures("worker")
 def test_an_operators_commands_run_as_the_worker(estate: Estate) -> None:
     for user in ("gone", "bulky"):
         assert threadline(estate, "producer", *JOB, "--user", user, "--watch").returncode == 0
-    refused(estate)
+    estate.refused()
     told = [threadline(estate, "worker", "delete-user", user, "--yes") for user in ("gone", "bulky")]
     told += [threadline(estate, "worker", *words) for words in (("prune", "--older-than", "1s"), ("doctor",))]
     assert [done.stderr for done in told if done.returncode] == []
-    assert refused(estate) <= {("worker", "config|get")}  # the doctor does without
+    assert estate.refused() <= {("worker", "config|get")}  # the doctor does without
 
 
 def test_an_observer_has_nothing_but_the_doctor(estate: Estate) -> None:
-    refused(estate)
+    estate.refused()
     looked = threadline(estate, "observer", "doctor", "--json")
     assert looked.returncode == 0, looked.stdout
-    assert refused(estate) <= {("observer", "config|get")}
+    assert estate.refused() <= {("observer", "config|get")}
     for words in (JOB, ("jobs",), ("worker", "--burst"), ("delete-user", "u", "--yes"), ("prune",)):
         done = threadline(estate, "observer", *words)
         assert done.returncode == 4, words

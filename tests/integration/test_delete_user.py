@@ -24,11 +24,13 @@ from support.gates import until
 from support.house import house_on
 from support.nursery import called
 from threadline import BackendUnavailable, Client, ConfigurationError, JobInterrupted, JobNotFound
+from threadline.calls.thread_agenda import ending_of
 from threadline.contract.codec import dumps
 from threadline.contract.keys import Keys
 from threadline.contract.user_names import UserNames
 from threadline.ledger.erasure import erasing
 from threadline.ledger.ledger import Ledger
+from threadline.log.follow import follow
 from threadline.settings import ClientSettings
 from threadline_worker.checkpoints import LeaseLost
 from threadline_worker.embedded import ServerUrls
@@ -131,6 +133,11 @@ async def test_nothing_of_a_user_is_left_also_while_a_job_runs(
     assert [len(log) <= 1 for log in logs] == [True] * 4
     assert b"secret" not in repr(logs).encode()
     assert (await asyncio.wait_for(follower, 10))[-1] == "cancelled"
+    assert await asyncio.wait_for(_after_a_cut(house, jobs[-1]), 10) == ["gap", "cancelled"]
+    async with redis.asyncio.Redis.from_url(house["REDIS_URL"]) as connection:
+        await connection.delete(Keys().events(jobs[-1]))  # a minute later
+    with pytest.raises(JobNotFound):
+        await asyncio.wait_for(_after_a_cut(house, jobs[-1]), 10)
 
     # The zombie goes on: its write fails, and nothing comes back.
     (Path(house["TEST_GATES"]) / "ann-running.last").unlink()
@@ -273,6 +280,16 @@ def test_the_command_asks_first(house: dict[str, str]) -> None:
 
 async def _types(client: Client, job_id: str) -> list[str]:
     async with aclosing((await client.job(job_id)).events()) as events:
+        return [event.type async for event in events]
+
+
+async def _after_a_cut(house: dict[str, str], job_id: str) -> list[str]:
+    """What somebody is told who followed the job and has a new connection now."""
+    async with (
+        redis.asyncio.Redis.from_url(house["REDIS_URL"]) as connection,
+        desk_on(house["DATABASE_URL"]) as desk,
+        aclosing(follow(connection, Keys(), job_id, ending=ending_of(desk.ledger, job_id))) as events,
+    ):
         return [event.type async for event in events]
 
 

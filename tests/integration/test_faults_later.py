@@ -34,9 +34,10 @@ ROLE = "app"
 PASSWORD = "hunter2"
 #: A blip shall not turn /readyz red, which takes 5 s in earnest.
 IMPATIENT = """
-import threadline_worker.health, threadline_worker.liveness
+import threadline_worker.health, threadline_worker.outcome, threadline_worker.refusals
+threadline_worker.outcome._BACKOFF_FIRST = 0.1
 threadline_worker.health._AWAY_SECONDS = 1.0
-threadline_worker.liveness.REFUSED_SECONDS = 1.0
+threadline_worker.refusals.REFUSED_SECONDS = 1.0
 """
 GRANTS = f"""
 DROP ROLE IF EXISTS {ROLE};
@@ -247,6 +248,38 @@ async def test_F5_a_job_survives_a_postgres_that_refuses(
     assert [steps.count(number) for number in (0, 2, 3)] == [1, 1, 1]
     await green(worker)
     assert worker.process.poll() is None
+
+
+#: What a value that is too large for the server's memory, or a broken page, does to the one thread that has it.
+GREEDY = """
+CREATE FUNCTION threadline.greedy() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF NEW.thread_id LIKE 'greedy%' AND NEW.metadata ->> 'step' = '1' THEN
+        RAISE EXCEPTION 'out of memory' USING ERRCODE = '53200';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER greedy BEFORE INSERT ON threadline.checkpoints FOR EACH ROW EXECUTE FUNCTION threadline.greedy()
+"""
+
+
+async def test_L7_what_postgres_refuses_to_one_job_alone_ends_that_job(
+    control: ServerControl, own: dict[str, str], worker: WorkerHandle, client: Client
+) -> None:
+    gates, view, thread = Gates(own), LedgerView(control.urls.database_url), f"greedy-{secrets.token_hex(2)}"
+    await green(worker)
+    admin(control, GREEDY)
+    try:
+        job = await client.enqueue("steps", {"done": [], "until": 3}, thread_id=thread)
+        async with asyncio.timeout(60):
+            while (row := view.job(job.job_id))["state"] in {"queued", "running"}:
+                neighbour = await client.enqueue("steps", {"done": [], "until": 1})
+                assert await neighbour.result(timeout=20) == {"done": [0], "until": 1}
+    finally:
+        admin(control, "DROP FUNCTION threadline.greedy() CASCADE")
+    assert (row["state"], row["code"], row["failures"]) == ("failed", "transient", 3)
+    assert "out of memory" in row["message"]
+    assert gates.steps(thread).count(1) <= 8
+    await green(worker)
 
 
 def snapshot(control: ServerControl) -> Path:

@@ -349,7 +349,12 @@ def test_a_mistyped_setting_is_a_warning_with_the_nearest_name(env: dict[str, st
 @pytest.mark.parametrize("port", ["", "0"])
 def test_a_metrics_host_that_is_not_this_machines_is_told(port: str, env: dict[str, str]) -> None:
     elsewhere = {**env, "THREADLINE_METRICS_HOST": "no-such-host.invalid", "THREADLINE_METRICS_PORT": port}
-    sentence(called(["worker"], elsewhere), 4, "THREADLINE_METRICS_HOST=no-such-host.invalid", "0.0.0.0 for all")
+    sentence(
+        called(["worker"], elsewhere),
+        4,
+        "THREADLINE_METRICS_HOST=no-such-host.invalid",
+        "0.0.0.0 (with IPv6 ::) for all",
+    )
 
 
 def test_a_port_that_is_taken_is_told_if_it_was_chosen(env: dict[str, str]) -> None:

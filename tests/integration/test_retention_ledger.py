@@ -86,6 +86,25 @@ async def test_nothing_that_is_young_open_waiting_or_owed_goes(bench: Bench) -> 
     assert gone not in keep
 
 
+async def test_a_graph_that_no_job_is_of_goes_and_is_described_again_by_whoever_runs_it(bench: Bench) -> None:
+    async def known() -> set[str]:
+        return {row["fingerprint"] for row in await bench.sql("SELECT fingerprint FROM threadline.graphs")}
+
+    retention = Retention(bench.ledger)
+    claim = await bench.started(thread_id="t")
+    for word in ("a", "b"):  # the job goes on in b
+        await bench.ledger.note_checkpoint(claim, None, fingerprint=word, structure={"nodes": {}})
+    await bench.sql("UPDATE threadline.graphs SET first_seen = now() - interval '31 days'")
+    assert await retention.prune_graphs(MONTH) == 0  # two are no load
+    assert await retention.prune_graphs(MONTH, most=1) == 1
+    assert await known() == {"b"}
+    await bench.ledger.note_checkpoint(claim, None, fingerprint="a", structure={"nodes": {}})
+    assert await known() == {"a", "b"}
+    assert await bench.ledger.graph("a") == {"nodes": {}}
+    assert await retention.prune_graphs(MONTH, most=1) == 1  # a is young
+    assert await known() == {"a"}
+
+
 async def test_more_jobs_than_a_batch_all_go(bench: Bench) -> None:
     for number in range(30):
         await ended(bench, thread_id=f"t{number % 7}")

@@ -120,7 +120,7 @@ def test_the_callers_context_is_that_of_the_call(client: Client, monkeypatch: py
     request_id: ContextVar[str] = ContextVar("request_id", default="")
     seen = []
 
-    async def jobs(*_arguments: object) -> list[object]:
+    async def jobs(*_arguments: object, **_more: object) -> list[object]:
         seen.append(request_id.get())
         return []
 

@@ -7,11 +7,14 @@ import time
 from collections import Counter
 from typing import Any
 
+import psycopg
 import pytest
 
 from support.talking_graphs import LINES
 from support.workers import WorkerHandle
 from threadline import JobFailed
+from threadline.ledger.database import Database, refused
+from threadline.redis_client import reason
 
 FIELDS = {"event", "job_id", "thread_id", "agent", "epoch", "worker_id", "trace_id"}
 AGENTS = ",".join(f"{name}=support.talking_graphs:{name}" for name in ("talks", "noisy", "fails_loudly"))
@@ -67,6 +70,16 @@ def shows_how_it_failed(worker: WorkerHandle, job_id: str) -> None:
     assert error["frames"][-1].endswith("in _fail")
     assert error["withheld"] == f"what it says: threadline status {job_id}"
     assert lines["job.finished"]["message"].endswith(" characters]")
+
+
+async def test_what_postgres_quotes_of_a_row_is_not_passed_on(database_url: str) -> None:
+    """Its DETAIL and CONTEXT would stand in `sweep.failed`, in /readyz and in the program's messages."""
+    async with Database(database_url, application_name="quoting") as database:
+        with pytest.raises(psycopg.Error) as caught:
+            await database.rows("SELECT %(text)s::jsonb", {"text": '{"my": CANARY}'})
+    assert "CANARY" in str(caught.value)
+    assert str(refused(caught.value)) == "Postgres: invalid input syntax for type json"
+    assert reason(caught.value) == "invalid input syntax for type json"
 
 
 async def test_what_is_told_of_a_job_that_no_worker_runs_says_which_job(client: Any, workers: Any) -> None:

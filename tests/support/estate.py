@@ -38,6 +38,13 @@ class Estate(NamedTuple):
     redis: dict[str, str]
     admin: str
 
+    def refused(self) -> set[tuple[str, str]]:
+        """(user, what) that Redis has refused since it was asked last."""
+        with redis.Redis.from_url(self.redis["admin"], decode_responses=True) as connection:
+            found = {(entry["username"], entry["object"]) for entry in connection.acl_log()}
+            connection.acl_log_reset()
+        return found
+
 
 def apply_sql(url: str, name: str, **env: str) -> subprocess.CompletedProcess[str]:
     """What the migrate job does with a file of deploy/postgres."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import re
@@ -165,6 +166,18 @@ def test_the_diagram_of_states_is_the_table_of_transitions() -> None:
     assert sorted(drawn) == sorted((str(state), str(after)) for state, ends in TRANSITIONS.items() for after in ends)
 
 
+def test_what_threadline_says_in_the_troubleshooting_is_what_it_says() -> None:
+    said = [_said(path) for folder in ("producer", "worker") for path in (ROOT / folder).rglob("*.py")]
+    section = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8").partition("## Threadline says")[2]
+    told = [
+        words for row in re.findall(r"^\| (`.+?) \|", section, re.MULTILINE) for words in re.findall(r"`(.+?)`", row)
+    ]
+    assert len(told) > 15
+    for words in told:
+        parts = [part for part in _blanked(words).split("…") if part.strip()]
+        assert any(all(part in text for part in parts) for text in said) or words.startswith("/"), words
+
+
 def test_the_changelog_has_this_version() -> None:
     assert f"## [{threadline.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
@@ -172,6 +185,17 @@ def test_the_changelog_has_this_version() -> None:
 def test_the_licence_is_the_unmodified_apache_text() -> None:
     digest = hashlib.sha256((ROOT / "LICENSE").read_bytes()).hexdigest()
     assert digest == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+
+
+def _said(path: Path) -> str:
+    """All strings of a file in their order, values left open."""
+    found = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Constant)]
+    inner = sorted(found, key=lambda node: (node.lineno, node.col_offset))
+    return _blanked("".join(node.value for node in inner if isinstance(node.value, str)))
+
+
+def _blanked(words: str) -> str:
+    return re.sub(r"\d+|[A-Z_]{4,}|…", "…", words)
 
 
 def _parse(words: list[str]) -> None:

@@ -63,7 +63,7 @@ async def test_P2_where_not_every_step_shows_no_reader_can_miss_one(monkeypatch,
     claim = SimpleNamespace(
         agent="a", kind="run", newest_at_claim=None, thread_id="t", job_id="j", options=options, row={}
     )
-    services = SimpleNamespace(ledger=SimpleNamespace(note_checkpoint=noted), agents=SimpleNamespace(told={"f"}))
-    agent = SimpleNamespace(graph=SimpleNamespace(copy=lambda _changes: None), fingerprint="f")
+    services = SimpleNamespace(ledger=SimpleNamespace(note_checkpoint=noted))
+    agent = SimpleNamespace(graph=SimpleNamespace(copy=lambda _changes: None), fingerprint="f", structure={})
     made = GraphRun(services, SimpleNamespace(claim=claim), agent)
     assert await made.decide() == told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -15,7 +16,9 @@ from prometheus_client import CollectorRegistry
 
 from threadline_worker.health import Health
 from threadline_worker.liveness import Liveness
+from threadline_worker.refusals import Refusals
 from threadline_worker.runs import Runs
+from threadline_worker.telemetry import http
 from threadline_worker.telemetry.http import HealthServer
 
 
@@ -45,7 +48,7 @@ def health(*, draining: bool = False, redis: float = 0, postgres: float = 0, sta
     at = time.monotonic()
     quiet = dict.fromkeys(("redis_trouble", "postgres_trouble", "postgres_refuses"), "")
     sweep: Any = SimpleNamespace(redis_ok_at=at - redis, postgres_ok_at=at - postgres, **quiet)
-    return Health(Runs(1), liveness(**now), sweep, ended, loop_stall=stall)
+    return Health(Runs(1), liveness(**now), sweep, Refusals(), ended, loop_stall=stall)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +101,37 @@ def test_each_answer_is_whole() -> None:
         assert ask(server, "healthz") == (503, {"ok": False, "reasons": reasons})
         assert ask(server, "readyz") == (503, {"ok": False, "reasons": ["a long reason " * 20]})
         assert ask(server, "else") == (404, {"paths": ["/metrics", "/healthz", "/readyz"]})
+    finally:
+        server.stop()
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="a Python without IPv6")
+def test_a_host_may_be_an_ipv6_address() -> None:
+    server = HealthServer("::", 0, CollectorRegistry(), list, list)
+    server.start()
+    try:
+        assert ask(server, "healthz") == (200, {"ok": True, "reasons": []})
+    finally:
+        server.stop()
+
+
+def test_no_name_is_looked_up_for_the_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A DNS that does not answer would hold the event loop at the start for longer than a lease."""
+
+    def ask_dns(name: str = "") -> str:
+        raise AssertionError(name)
+
+    monkeypatch.setattr(socket, "getfqdn", ask_dns)
+    HealthServer("127.0.0.1", 0, CollectorRegistry(), list, list)._server.server_close()
+
+
+def test_a_connection_that_says_nothing_holds_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http._Quiet, "timeout", 0.05)
+    server = HealthServer("127.0.0.1", 0, CollectorRegistry(), list, list)
+    server.start()
+    try:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as silent:
+            assert silent.recv(1) == b""  # it hangs up
     finally:
         server.stop()
 

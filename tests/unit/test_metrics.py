@@ -10,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 import threadline
 from threadline import testing
 from threadline.contract.states import Code
-from threadline.errors import ConfigurationError, JobInterrupted, ThreadBusy
+from threadline.errors import BackendUnavailable, ConfigurationError, JobInterrupted, ThreadBusy
 from threadline.metrics import Capped, jobs_enqueued
 from threadline_worker.telemetry.exposure import ledger_from
 from threadline_worker.telemetry.metrics import Metrics, QueueGauges
@@ -171,6 +172,15 @@ async def test_a_producer_counts_the_jobs_that_it_made_and_no_repeat() -> None:
     blocking.enqueue("asks", {})
     blocking.close()
     assert registry.get_sample_value("threadline_jobs_enqueued_total", {"agent": "asks"}) == 3
+
+
+@pytest.mark.parametrize("error", [BackendUnavailable("away"), psycopg.DataError("odd"), asyncio.CancelledError()])
+async def test_what_the_ledger_refuses_hides_no_other_figures(error: BaseException) -> None:
+    async def gauges() -> dict[str, float]:
+        raise error
+
+    services: Any = SimpleNamespace(ledger=SimpleNamespace(gauges=gauges))
+    assert await asyncio.to_thread(ledger_from(services, asyncio.get_running_loop())) == {}
 
 
 async def test_a_slow_ledger_is_not_waited_for_and_its_questions_do_not_pile_up() -> None:

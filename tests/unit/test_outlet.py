@@ -48,7 +48,7 @@ def test_lines_are_written_at_once_while_somebody_reads(pipe: tuple[int, Outlet]
     reading, made = pipe
     theirs.info("one")
     assert made._pipe is not None
-    assert made._pipe.idle.is_set()
+    assert made._pipe.idle
     assert read(reading, "one") == ["one"]
 
 
@@ -72,11 +72,67 @@ def test_what_does_not_fit_into_memory_is_counted(pipe: tuple[int, Outlet], monk
     lines: list[str] = []
     reader = threading.Thread(target=lambda: lines.extend(read(reading, "log.dropped")))
     reader.start()
-    assert made._pipe.idle.wait(10)
+    made._pipe.drained(10)
+    assert made._pipe.idle
     theirs.info("room again")
     reader.join(10)
     assert lines[-2:] == ["room again", "log.dropped"]
     assert len(lines) - 2 == 3000 - dropped
+
+
+def test_a_collection_of_garbage_may_log_while_a_line_is_put(
+    pipe: tuple[int, Outlet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncio tells in `__del__` of what nobody has asked for; the loop's own thread must not wait for itself."""
+    reading, _made = pipe
+
+    class Collecting(threading.Thread):
+        def start(self) -> None:
+            if self.name == "threadline-log":
+                theirs.error("never retrieved")  # hangs with a lock that this thread holds
+            super().start()
+
+    monkeypatch.setattr(threading, "Thread", Collecting)
+
+    def talk() -> None:
+        for _ in range(20):
+            theirs.info("x" * 5000)
+
+    writer = threading.Timer(0, talk)
+    writer.daemon = True
+    writer.start()
+    writer.join(10)
+    assert not writer.is_alive()
+    logging.getLogger("last").info("the last one")
+    assert "never retrieved" in read(reading, "the last one")
+
+
+def test_a_pipe_that_does_not_block_loses_nothing(pipe: tuple[int, Outlet]) -> None:
+    """Whoever shares the terminal or the pipe may have switched blocking off, for all who have it."""
+    reading, made = pipe
+    os.set_blocking(made._stream.fileno(), False)
+    for number in range(300):
+        logging.getLogger(f"agent{number}").info("x" * 1000)
+    theirs.info("the last one")
+    assert len(read(reading, "the last one")) == 301
+
+
+def test_without_a_thread_lines_wait_for_the_next_try(
+    pipe: tuple[int, Outlet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, made = pipe
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        for number in range(50):
+            logging.getLogger(f"agent{number}").info("x" * 5000)
+    assert made._pipe is not None
+    assert not made._pipe.idle
+    theirs.info("the last one")
+    assert len(read(reading, "the last one")) == 51
 
 
 def test_a_reader_that_has_gone_is_no_error() -> None:

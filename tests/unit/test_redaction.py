@@ -18,7 +18,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from support.log_lines import LogLines, log_lines
+from threadline_worker.agents.errors import AgentConfigError, FactoryError
+from threadline_worker.outcome import describe
 from threadline_worker.telemetry.redaction import MOST_CHARACTERS
+from threadline_worker.telemetry.secrets import Secrets
 
 QUICK = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 CANARIES = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=8, max_size=40).filter(
@@ -147,6 +150,9 @@ def test_a_secret_of_the_environment_is_in_no_line(*, secret: str, content: bool
         ({"REDIS_URL": "redis://default:s3cr3t-redis@host/0"}, "s3cr3t-redis"),
         ({"DATABASE_URL": "postgresql://me:p%40ss-word@a:1,b:2/db"}, "p@ss-word"),
         ({"DATABASE_URL": "host=a password=conninfo-pass user=b"}, "conninfo-pass"),
+        ({"DATABASE_URL": r"host=a password='a con\'ninfo pass' user=b"}, "a con'ninfo pass"),
+        ({"REDIS_URL": "redis://:p@ss@word@host/0"}, "p@ss@word"),
+        ({"REDIS_URL": "redis+sentinel://h:1/primary/0?sentinel_password=senti%21nel"}, "senti!nel"),
         ({"THREADLINE_ENCRYPTION_KEYS": "k2:bmV3LWtleQ==,k1:b2xkLWtleQ=="}, "b2xkLWtleQ=="),
         ({"THREADLINE_WEBHOOK_SECRETS": "whsec_b25lMQ==,whsec_dHdvMg=="}, "whsec_dHdvMg=="),
         ({"THREADLINE_USER_HASH_KEYS": "aGFzaC1rZXk="}, "aGFzaC1rZXk="),
@@ -172,6 +178,12 @@ def test_what_counts_as_a_secret_of_the_environment(env: dict[str, str], secret:
         "host=a password=CANARY dbname=b",
         "https://x.example/?token=CANARY&a=1",
         "the key sk-CANARYCANARYCANARY",
+        "connect to redis://user:pass@CANARY@host:1/0 failed",
+        "{'password': 'two CANARY words'}",
+        '{"api_key": "two CANARY words"}',
+        "https://x.example/file?X-Amz-Signature=CANARY&X-Amz-Expires=60",
+        "https://x.example/file?se=1&sig=CANARY",
+        "-----BEGIN PRIVATE KEY-----\nMIICANARY\n-----END PRIVATE KEY-----",
         "eyJhbGciOiJI.eyJzdWIiOiIx.CANARY",
     ],
 )
@@ -180,6 +192,15 @@ def test_what_looks_like_a_secret_goes_though_nobody_knows_it(text: str) -> None
         theirs.info(text)
     assert "CANARY" not in lines.text
     assert "[secret]" in lines.text
+
+
+def test_no_secret_of_the_worker_is_in_what_a_job_s_caller_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pydantic's errors quote the key that did not fit; what only looks like a secret is the caller's own."""
+    monkeypatch.setenv("A_MODEL_API_KEY", "a-key-of-the-operator")
+    told = "token: four, input_value='a-key-of-the-operator'"
+    assert describe(ValueError(told)) == "ValueError: token: four, input_value='[secret]'"
+    assert str(AgentConfigError(told)) == "token: four, input_value='[secret]'"
+    assert str(FactoryError(told)) == "token: four, input_value='[secret]'"
 
 
 def test_fields_named_for_a_secret_go_and_figures_stay() -> None:
@@ -199,6 +220,22 @@ def test_an_environment_that_grows_is_looked_at_again() -> None:
         env["B_TOKEN"] = "second-secret"
         theirs.info("first-secret second-secret")
     assert [entry["event"] for entry in lines.entries] == ["[secret] second-secret", "[secret] [secret]"]
+
+
+def test_an_environment_in_which_a_value_is_replaced_is_looked_at_again() -> None:
+    """A token that an agent renews; the one before may still be on its way."""
+    env, now = {"A_TOKEN": "first-secret"}, [0.0]
+    secrets = Secrets(env, lambda: now[0])
+    assert secrets.look()
+    env["A_TOKEN"] = "second-secret"
+    now[0] += 1.0
+    assert secrets.look()
+    assert secrets.without("first-secret second-secret") == "[secret] [secret]"
+    assert not secrets.look()
+    env["A_TOKEN"] = "third-secret"
+    now[0] += 1.0
+    assert secrets.look()
+    assert secrets.without("first-secret third-secret") == "first-secret [secret]"  # or they would be ever more
 
 
 def test_words_that_are_a_user_s_name_too_stay() -> None:

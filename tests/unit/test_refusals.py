@@ -42,6 +42,13 @@ def test_what_is_not_known_is_passed_on_and_waited_for() -> None:
     assert refused_by_redis(exceptions.ResponseError("a riddle")).passing
 
 
+def test_no_argument_of_a_refused_command_is_told() -> None:
+    """Servers and proxies that know no AUTH repeat it; /readyz, `doctor` and the CLI are not redacted."""
+    unknown = exceptions.ResponseError("unknown command 'AUTH', with args beginning with: 'me' 'CANARY'")
+    assert reason(unknown) == "unknown command 'AUTH'"
+    assert "CANARY" not in str(refused_by_redis(unknown))
+
+
 def test_an_error_of_ours_is_not_taken_for_one_of_redis() -> None:
     assert reason(BackendUnavailable("Postgres: Connection refused")) == "Postgres: Connection refused"
 

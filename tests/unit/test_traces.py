@@ -6,12 +6,19 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
 
+from support.log_lines import log_lines
+from threadline import testing
 from threadline.contract.traceparent import (
     job_span_id,
     run_span_id,
@@ -23,6 +30,7 @@ from threadline.contract.traceparent import (
 )
 from threadline_worker.doctor import _check_traces
 from threadline_worker.telemetry.trace_export import OtlpExport
+from threadline_worker.telemetry.trace_run import JobTraces
 from threadline_worker.telemetry.trace_steps import TraceSteps
 from threadline_worker.telemetry.traces import NO_TRACE, NO_TRACES, Span, missing_extra, traces_of, wanted
 
@@ -93,6 +101,13 @@ def test_variables_that_cannot_be_followed_are_said_and_no_worker_stays_away(nam
     assert said in line["problem"]
 
 
+def test_a_variable_that_the_sdk_itself_refuses_is_said_and_no_worker_stays_away(monkeypatch) -> None:
+    monkeypatch.delitem(sys.modules, "opentelemetry.sdk.trace")
+    monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many")
+    assert "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT must be" in str(missing_extra(ENDPOINT))
+    assert traces_of(ENDPOINT, "w") is NO_TRACES
+
+
 def export(sampler: Sampler) -> OtlpExport:
     return OtlpExport({}, Resource({}), sampler, None)
 
@@ -110,6 +125,17 @@ def test_a_traceparents_flag_decides() -> None:
     never = export(ParentBased(TraceIdRatioBased(0.0)))
     assert never.sampled("j", GIVEN)
     assert not export(ParentBased(ALWAYS_ON)).sampled("j", GIVEN[:-1] + "0")
+
+
+async def test_the_span_of_an_enqueue_names_the_queue_that_the_map_chose(monkeypatch) -> None:
+    kept, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    async with testing.Client(queues={"asks": "slow"}) as client:
+        await client.enqueue("asks", {})
+        await client.enqueue("else", {})
+    queues = [(span.attributes or {})["messaging.destination.name"] for span in kept.get_finished_spans()]
+    assert queues == ["threadline:queue:{slow}", "threadline:queue"]
 
 
 class Kept:
@@ -164,6 +190,28 @@ def _no_answer() -> Any:
     from langchain_core.outputs import LLMResult
 
     return LLMResult(generations=[])
+
+
+class Broken(Sampler):
+    """Somebody's own, which OTEL_TRACES_SAMPLER names."""
+
+    def should_sample(self, *_args: Any, **_kwargs: Any) -> Any:
+        raise RuntimeError("words")
+
+    def get_description(self) -> str:
+        return "broken"
+
+
+def test_a_trace_that_cannot_be_told_ends_no_job_and_no_sweep() -> None:
+    claim: Any = SimpleNamespace(kind="input", job_id="j", epoch=1, options={})
+    with log_lines() as lines:
+        broken = JobTraces(export(Broken()))
+        assert broken.run(claim) is NO_TRACE
+        broken.taken({"kind": "input", "job_id": "j", "options": None})
+        run = JobTraces(export(ALWAYS_ON)).run(claim)
+        run.committed("", 0)
+        run.ended(claim, {})  # a row without its columns
+    assert [entry["event"] for entry in lines.entries] == ["trace.failed"] * 3
 
 
 def test_without_the_variables_nothing_of_an_exporter_is_loaded_and_nothing_at_all_in_a_producer() -> None:

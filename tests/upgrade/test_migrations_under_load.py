@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from support.gates import until
 from support.ledger import Bench, request
 from support.nursery import Nursling
 from threadline import BackendUnavailable, NotMigrated
@@ -19,6 +20,7 @@ from threadline.ledger import migrate
 from threadline.ledger.database import Database
 from threadline.ledger.migrate import LATEST, check_migrated
 from threadline.ledger.sql import migrations
+from threadline_worker.backends import migrate_all
 
 KEYS = Keys()
 NEXT = (LATEST + 1, f"{LATEST + 1:04}_next.sql", "ALTER TABLE {schema}.jobs ADD COLUMN of_tomorrow text;")
@@ -75,6 +77,19 @@ async def test_a_migration_that_finds_no_moment_says_who_is_in_the_way_and_can_b
         assert await migrate.migrate(ours, KEYS) == [NEXT[1]]
 
 
+async def test_who_waits_for_another_migration_is_told(database_url, monkeypatch) -> None:
+    monkeypatch.setattr(migrate, "_TELL_SECONDS", 0.1)
+    waits: list[str] = []
+    async with connected(database_url) as ours, connected(database_url) as other:
+        holder = other.info.backend_pid
+        await migrate.take_lock(other, migrate.lock_key(f"{KEYS.schema}:migrate"))
+        waiting = asyncio.create_task(migrate.migrate(ours, KEYS, on_wait=waits.append))
+        await until(lambda: bool(waits), "it says so")
+        await other.execute("SELECT pg_advisory_unlock_all()")
+        assert await waiting == []
+    assert f"another migration is under way: process {holder} (tests, " in waits[0]
+
+
 async def test_a_deadlock_with_a_job_is_tried_again(database_url, monkeypatch) -> None:
     """The migration gives up, before Postgres chooses a victim; that would be the job, which has waited for longer."""
     text = "LOCK TABLE {schema}.threads; SELECT pg_sleep(0.4); LOCK TABLE {schema}.jobs;"
@@ -103,6 +118,28 @@ async def test_a_crash_in_the_middle_is_told_and_mended_by_migrating_again(empty
             await check_migrated(connection, KEYS)
         assert len(await migrate.migrate(connection, KEYS)) == len(migrations()) - 4
         assert await check_migrated(connection, KEYS) == LATEST
+
+
+async def test_a_migration_whose_process_stands_still_lets_everybody_pass(database_url, monkeypatch) -> None:
+    """It has locked the jobs by then."""
+    seen: list[int] = []
+
+    class Standing:
+        def search(self, _text: str) -> None:
+            with psycopg.connect(database_url, options="-c lock_timeout=20s") as other:  # this loop stands, too
+                row = other.execute("SELECT count(*) FROM threadline.jobs").fetchone()
+                seen.append(row[0] if row else -1)
+
+    knows(monkeypatch, NEXT)
+    with monkeypatch.context() as patched:
+        patched.setattr(migrate, "_OLDEST", Standing())
+        patched.setattr(migrate, "_IDLE_TIMEOUT", "SET LOCAL idle_in_transaction_session_timeout = '300ms'")
+        async with Database(database_url, application_name="tests", limit=60) as database:
+            with pytest.raises(BackendUnavailable, match="idle-in-transaction timeout"):
+                await migrate_all(database, KEYS)
+    assert seen == [0]
+    async with connected(database_url) as ours:
+        assert await migrate.migrate(ours, KEYS) == [NEXT[1]]
 
 
 async def test_a_migration_that_is_missing_in_between_is_told(database_url) -> None:

@@ -92,8 +92,10 @@ async def migrate_all(
             raise BackendUnavailable(
                 f"Postgres: {said}: migrate as the role that owns schema {keys.schema}, on the primary"
             ) from error
+        except (errors.OperationalError, errors.InterfaceError, errors.IdleInTransactionSessionTimeout) as error:
+            raise refused(error) from error
         try:
-            await take_lock(connection, lock_key(f"{keys.schema}:langgraph"))
+            await take_lock(connection, lock_key(f"{keys.schema}:langgraph"), on_wait=on_wait)
             await make_room(connection, keys)
             await _look_in(connection, keys.checkpoints)
             saver: AsyncPostgresSaver = AsyncPostgresSaver(connection)

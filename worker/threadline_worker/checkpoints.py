@@ -25,6 +25,7 @@ from psycopg_pool import AsyncConnectionPool
 from threadline.encryption.vault import PLAIN, Vault
 from threadline.ledger.database import refused
 from threadline.ledger.sql import Queries
+from threadline.refusals import said_by
 from threadline_worker.encrypted_checkpoints import SealingSaver
 
 __all__ = [
@@ -53,6 +54,7 @@ _REFUSED = (
     errors.UndefinedTable,
     errors.InvalidSchemaName,
 )
+_OF_ALL = (*_REFUSED, errors.DiskFull)
 
 
 class LeaseLost(RuntimeError):  # noqa: N818 - the field's term
@@ -64,7 +66,14 @@ class CheckpointsAway(RuntimeError):  # noqa: N818 - a state of the world, not o
 
 
 class CheckpointsRefused(CheckpointsAway):
-    """Postgres answers and refuses what no job has asked for: a full disk, a standby, a right that was taken away."""
+    """Postgres answers and refuses what no job has asked for: a full disk, a standby, a right that was taken away.
+
+    `of_all`: it can only be everybody; else it may also be what this job writes or where its thread stands.
+    """
+
+    def __init__(self, says: str, *, of_all: bool) -> None:
+        super().__init__(says)
+        self.of_all = of_all
 
 
 class Fence(NamedTuple):
@@ -170,9 +179,9 @@ def fenced() -> Iterator[None]:
         if error.sqlstate == FENCE_STATE:
             raise LeaseLost(str(error).splitlines()[0]) from error
         if _refused(error):
-            raise CheckpointsRefused(str(refused(error))) from error
+            raise CheckpointsRefused(str(refused(error)), of_all=isinstance(error, _OF_ALL)) from error
         if _away(error):
-            raise CheckpointsAway(" ".join(str(error).split()) or type(error).__name__) from error
+            raise CheckpointsAway(said_by(error) or type(error).__name__) from error
         raise
 
 

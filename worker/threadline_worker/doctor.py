@@ -32,7 +32,7 @@ def _check_traces() -> list[Finding]:
     if (asked := wanted(os.environ)) is None:
         return []
     if (problem := missing_extra(os.environ)) is not None:
-        return [("traces", "warn", problem, "install it where the workers run; jobs run all the same")]
+        return [("traces", "warn", problem, "mend it where the workers run; jobs run all the same")]
     return [("traces", "ok", f"asked for by {asked}", "")]
 
 

@@ -20,6 +20,7 @@ from threadline.encryption.vault import PLAIN, Vault
 from threadline.errors import BackendUnavailable
 from threadline.ledger.database import Database
 from threadline.ledger.sql import Queries
+from threadline.refusals import said_by
 from threadline_worker.checkpoints import CALL_SECONDS, FENCE_STATE, CheckpointsAway, Fence, LeaseLost, fenced
 
 __all__ = ["Begun", "Effects", "LedgerEffects", "MemoryEffects", "effects_of_this_run"]
@@ -163,7 +164,7 @@ class LedgerEffects:
         limit = self._transactions.transaction_timeout
         if limit is not None and time.monotonic() - started >= limit:
             return TimeoutError(f"a tool's transaction may take {limit:g} s: do slow work before it")
-        return CheckpointsAway(" ".join(str(error).split()) or type(error).__name__)
+        return CheckpointsAway(said_by(error) or type(error).__name__)
 
     def _stored(self, key: str) -> tuple[LiteralString, dict[str, Any]]:
         return self._queries["effect_stored"], self._params(key)

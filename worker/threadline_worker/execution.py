@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -28,14 +28,13 @@ from threadline_worker.agents.errors import AgentConfigError, FactoryError, Unkn
 from threadline_worker.agents.opening import Opening
 from threadline_worker.agents.registry import Agent, Agents
 from threadline_worker.announce import Announcer
-from threadline_worker.checkpoints import CheckpointsAway, CheckpointsRefused
+from threadline_worker.checkpoints import CheckpointsAway
 from threadline_worker.exhaustion import end_if_exhausted
 from threadline_worker.graph_run import GraphRun
 from threadline_worker.internal.operate import operate
 from threadline_worker.liveness import Liveness
 from threadline_worker.memory_store import StoreConfig
 from threadline_worker.outcome import (
-    AWAY_SECONDS,
     FAILURE_LIMIT,
     Cancelled,
     Failed,
@@ -47,9 +46,11 @@ from threadline_worker.outcome import (
     Succeeded,
     backoff,
     classify,
+    describe,
     unreadable,
 )
 from threadline_worker.publisher import Publisher
+from threadline_worker.refusals import Refusals
 from threadline_worker.run_order import order_of
 from threadline_worker.runs import Run
 from threadline_worker.settings import WorkerSettings
@@ -86,6 +87,8 @@ class Services:
     metrics: Metrics
     courier: Courier
     store: StoreConfig
+    #: Shared with what says whether this worker may claim.
+    refusals: Refusals = field(default_factory=Refusals)
     traces: Traces = NO_TRACES
 
 
@@ -139,14 +142,11 @@ class Execution:
             return unreadable(error)
         except (BackendUnavailable, CheckpointsAway) as error:
             # The decision could not be made: nothing has run, so nothing is charged.
-            log.warning("job.failed", error=reason(error))
-            if isinstance(error, CheckpointsRefused):
-                self._services.liveness.note_refusal(str(error))
-            return Released(Code.TRANSIENT, delay=AWAY_SECONDS)
+            return self._services.refusals.given_back(self._run.job_id, error)
         except Exception as error:  # the boundary of a job: whatever it is, the worker and its neighbours go on
             end_if_exhausted(error)
             log.exception("job.failed")
-            return Failed(Code.ERROR, f"{type(error).__name__}: {error}"[:2000])
+            return Failed(Code.ERROR, describe(error))
 
     async def _with_opened(self) -> Outcome:
         claim = self._run.claim

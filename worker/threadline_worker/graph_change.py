@@ -79,10 +79,8 @@ def _told(claim: Claim, agent: Agent, lost: Sequence[str]) -> str:
 
 async def note_graph(claim: Claim, agent: Agent, services: Services, checkpoint_id: str | None) -> None:
     """The job goes on from this checkpoint in this graph, and the ledger knows. Raises BackendUnavailable."""
-    told, word, left_with = services.agents.told, agent.fingerprint, claim.row.get("agent_fingerprint")
-    structure = None if word in told else agent.structure
-    await services.ledger.note_checkpoint(claim, checkpoint_id, fingerprint=word, structure=structure)
-    told.add(word)
+    word, left_with = agent.fingerprint, claim.row.get("agent_fingerprint")
+    await services.ledger.note_checkpoint(claim, checkpoint_id, fingerprint=word, structure=agent.structure)
     if left_with not in {None, word}:
         log.info("agent.changed", before=left_with, fingerprint=word)
 

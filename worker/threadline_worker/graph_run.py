@@ -21,7 +21,6 @@ from threadline_worker.agents.order import configurable_of, given_in
 from threadline_worker.answers import answers_of
 from threadline_worker.checkpoints import (
     CheckpointsAway,
-    CheckpointsRefused,
     Commit,
     Fence,
     FencedSaver,
@@ -35,7 +34,6 @@ from threadline_worker.memory.moves import moves_of_user
 from threadline_worker.memory_store import FencedStore
 from threadline_worker.origins import Loaded, Origins, Part
 from threadline_worker.outcome import (
-    AWAY_SECONDS,
     Failed,
     Interrupted,
     Lost,
@@ -158,10 +156,7 @@ class GraphRun:
         except LeaseLost:
             return Lost()
         except CheckpointsAway as error:
-            log.warning("job.failed", error=str(error))
-            if isinstance(error, CheckpointsRefused):
-                services.liveness.note_refusal(str(error))
-            return Released(Code.TRANSIENT, delay=AWAY_SECONDS)
+            return services.refusals.given_back(self._run.job_id, error)
         except InvalidJob as error:
             return Failed(Code.INVALID_INPUT, str(error))
         except Exception as error:  # the boundary of the graph, which is anyone's code
@@ -267,6 +262,7 @@ class GraphRun:
         metrics.checkpoint_write.observe(commit.seconds)
         self._progress = now
         self._run.progressed = True
+        self._services.refusals.wrote(self._run.job_id)
         self._origins.committed(commit.namespace, commit.step)
         self._run.trace.committed(commit.namespace, commit.step)
         if commit.namespace == "" and commit.step >= 0:

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Literal
 
 from threadline_worker.liveness import MAX_SKEW_SECONDS, Liveness
+from threadline_worker.refusals import Refusals
 from threadline_worker.runs import Runs
 
 if TYPE_CHECKING:
@@ -24,11 +25,19 @@ class Health:
     """Reads what others know; asks no server."""
 
     def __init__(
-        self, runs: Runs, liveness: Liveness, sweep: Sweep, draining: asyncio.Event, *, loop_stall: float
+        self,
+        runs: Runs,
+        liveness: Liveness,
+        sweep: Sweep,
+        refusals: Refusals,
+        draining: asyncio.Event,
+        *,
+        loop_stall: float,
     ) -> None:
         self._runs = runs
         self._liveness = liveness
         self._sweep = sweep
+        self._refusals = refusals
         self._draining = draining
         self._began = time.monotonic()
         self._wedged = min(_WEDGED_SECONDS, loop_stall / 2)
@@ -76,6 +85,6 @@ class Health:
             )
         if self._liveness.in_recovery:
             reasons.append("Postgres is a read-only replica")
-        if why := self._sweep.postgres_refuses or self._liveness.refusal():
+        if why := self._sweep.postgres_refuses or self._refusals.why():
             reasons.append(why)
         return reasons

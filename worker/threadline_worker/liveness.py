@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from psycopg.rows import DictRow
 from threadline.ledger.database import connection_kwargs, refused
 from threadline.ledger.migrate import lock_key
 from threadline.ledger.sql import Queries
+from threadline_worker.telemetry.last_words import end_process
 
 __all__ = ["Beat", "Liveness", "Owned", "worker_lock_key"]
 
@@ -31,8 +31,6 @@ log = structlog.get_logger(__name__)
 
 #: More than this between this machine's clock and the database's, and the worker does not claim (F4).
 MAX_SKEW_SECONDS = 5.0
-#: After a write that Postgres refused (a full disk) no job is claimed for so long; then one is tried.
-REFUSED_SECONDS = 5.0
 _LEAST_PAUSE = 0.1
 #: The exit code of a worker whose loop stood still (EX_SOFTWARE); a supervisor starts it again.
 STALLED_EXIT = 70
@@ -88,7 +86,6 @@ class Liveness:
         self.in_recovery = False
         #: Why the last beat failed; "" after one that did not.
         self.trouble = ""
-        self._refusal: tuple[float, str] = (float("-inf"), "")
         self._url = database_url
         self._queries = queries
         self._heartbeat = heartbeat
@@ -136,15 +133,6 @@ class Liveness:
         """Whether this machine's clock is near enough to the database's to claim (F4)."""
         return abs(self.skew) <= MAX_SKEW_SECONDS
 
-    def note_refusal(self, why: str) -> None:
-        """A run was given back because Postgres refused a write: no other is claimed for a while."""
-        self._refusal = (time.monotonic(), why)
-
-    def refusal(self) -> str:
-        """Why Postgres refused a write within the last seconds; "" if it did not."""
-        at, why = self._refusal
-        return why if time.monotonic() - at < REFUSED_SECONDS else ""
-
     def beat_now(self) -> None:
         """Do not wait for the next second: something was asked of a job here."""
         self._beat_soon()
@@ -158,12 +146,10 @@ class Liveness:
     def _in_thread(self) -> None:
         try:
             asyncio.run(self._beat_for_life())
-        except BaseException:  # noqa: BLE001 - the boundary of a thread
+        except BaseException as error:  # noqa: BLE001 - the boundary of a thread
             # Out of memory, or a bug: without a beat this process is nobody's worker any more.
-            try:
-                log.exception("worker.stalled")
-            finally:
-                os._exit(STALLED_EXIT)
+            why = error
+            end_process(STALLED_EXIT, lambda: log.exception("worker.stalled", exc_info=why))
 
     async def _beat_for_life(self) -> None:
         loop, soon = asyncio.get_running_loop(), asyncio.Event()
@@ -254,8 +240,8 @@ class Liveness:
         self._last_round = now
         self._in_main(self._tick)
         if self.seconds_since_tick() > self._loop_stall:
-            log.error("worker.stalled", seconds=round(self.seconds_since_tick(), 1))
-            os._exit(STALLED_EXIT)
+            seconds = round(self.seconds_since_tick(), 1)
+            end_process(STALLED_EXIT, lambda: log.error("worker.stalled", seconds=seconds))
 
     def _in_main(self, call: Callable[[], None]) -> None:
         if self._main is not None:

@@ -200,7 +200,9 @@ class WorkerProcess:
         adoption = Adoption(services)
         self._sweep = Sweep(services, direct, rescuer, adoption)
         self._reports = services.courier.soon
-        health = Health(self._runs, liveness, self._sweep, self._draining, loop_stall=settings.loop_stall)
+        health = Health(
+            self._runs, liveness, self._sweep, services.refusals, self._draining, loop_stall=settings.loop_stall
+        )
         stack.callback(expose(services, self._runs, health, self._drained_for).stop)
         liveness.start()
         stack.push_async_callback(liveness.stop)

@@ -9,6 +9,7 @@ from typing import Any
 from threadline.contract.states import Code
 from threadline.errors import CannotDecrypt
 from threadline_worker.exhaustion import is_shortage
+from threadline_worker.telemetry.secrets import without_ours
 
 __all__ = [
     "AWAY_SECONDS",
@@ -123,10 +124,10 @@ def classify(error: BaseException) -> Failed | Retriable:
 
 
 def describe(error: BaseException) -> str:
-    """An exception as one line, with the node it came from; at most 2,000 characters."""
+    """An exception as one line without our secrets, with the node it came from; at most 2,000 characters."""
     notes = [note for note in getattr(error, "__notes__", ()) if note.startswith("During task with name ")]
     where = " (node " + notes[0].split("'")[1] + ")" if notes and "'" in notes[0] else ""
-    text = " ".join(str(error).split())
+    text = without_ours(" ".join(str(error).split()))
     return f"{type(error).__name__}: {text}"[:1900] + where
 
 

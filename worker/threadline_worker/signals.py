@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import structlog
+
+from threadline.errors import ThreadlineError
 from threadline_worker.main import WorkerProcess
 from threadline_worker.settings import WorkerSettings
+from threadline_worker.telemetry.last_words import end_process
 from threadline_worker.telemetry.trace_langsmith import langsmith_in_use
 
 __all__ = ["run_worker"]
+
+log = structlog.get_logger(__name__)
 
 #: How long threads of tools may take to end once all is given back.
 _THREADS_SECONDS = 3.0
@@ -28,15 +33,20 @@ def run_worker(settings: WorkerSettings, *, burst: bool = False, until_eof: bool
     With `until_eof` the end of standard input stops it too: whoever started it is gone.
     """
     executor = ThreadPoolExecutor(thread_name_prefix="threadline-sync")
-    asyncio.run(_with_signals(settings, executor, burst=burst, until_eof=until_eof))
+    try:
+        asyncio.run(_with_signals(settings, executor, burst=burst, until_eof=until_eof))
+    except (ThreadlineError, ModuleNotFoundError):  # what a user can mend is told by the program
+        raise
+    except Exception as error:  # noqa: BLE001 - the process' boundary: without a beat it must not wait for tools' threads
+        bug = error
+        end_process(1, lambda: log.critical("exception.uncaught", where="the worker, which ends", exc_info=bug))
     # All is given back. A tool that blocks its thread must not hold the process, which would wait for it for ever.
     leaving = threading.Thread(target=executor.shutdown, kwargs={"cancel_futures": True}, daemon=True)
     leaving.start()
     leaving.join(_THREADS_SECONDS)
     # Nor must LangSmith's threads, which have had their time.
     if leaving.is_alive() or langsmith_in_use():
-        logging.shutdown()
-        os._exit(0)
+        end_process(0)
 
 
 def _on_input(loop: asyncio.AbstractEventLoop, process: WorkerProcess) -> None:

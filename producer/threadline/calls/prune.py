@@ -81,6 +81,7 @@ class Pruning:
         if ages.jobs is not None:
             jobs = await self._retention.prune_jobs(ages.jobs)
             letters = await self._retention.prune_letters(ages.jobs)
+            await self._retention.prune_graphs(ages.jobs)
         found = Pruned()
         if ages.compact is not None:
             found = await self._compact(ages.compact, waiting=ages.waiting)

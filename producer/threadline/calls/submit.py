@@ -45,7 +45,8 @@ class Submission:
         self, request: JobRequest, *, made_up_thread: bool, connection: AsyncConnection[Any] | None
     ) -> tuple[str, str]:
         """Store the job, or find the one that its key names; its job id and thread id. Raises as `Client.enqueue`."""
-        with enqueueing(request.agent, self._backends.keys.queue, request.traceparent) as trace:
+        request = self._routed(request)
+        with enqueueing(request.agent, self._backends.keys.queue_of(request.in_queue), request.traceparent) as trace:
             request = structs.replace(request, traceparent=trace.traceparent)
             stored = await self._submit(request, made_up_thread=made_up_thread, connection=connection)
             trace.made(*stored)
@@ -58,11 +59,11 @@ class Submission:
         if ledger is None:
             if connection is not None:
                 raise NeedsDatabase("enqueue(connection=…) writes the ledger: give the client a database_url")
-            await self._carry(self._routed(request))
+            await self._carry(request)
             self._backends.count_enqueued(request.agent)
             return request.job_id, request.thread_id
         stored = await ledger.enqueue(
-            self._routed(request),
+            request,
             fingerprint=request.fingerprint(made_up_thread=made_up_thread),
             # In the caller's transaction nothing is sent: dispatch follows the commit (L3).
             dispatching=redis is not None and connection is None,

@@ -123,11 +123,13 @@ class LedgerAgenda:
 
 
 def ending_of(ledger: Ledger, job_id: str) -> Ending:
-    """Asks the ledger for the event of the job's end; None while it has not ended."""
+    """Asks the ledger for the event of the job's end; see threadline.log.reader."""
 
     async def ending() -> Event | None:
         row = await ledger.database.row(ledger.queries["transition"], {"job_id": job_id})
-        if row is None or row["state"] not in ENDED:
+        if row is None:
+            raise JobNotFound(f"job {job_id} is not known any more")
+        if row["state"] not in ENDED:
             return None
         return msgspec.structs.replace(event_of(ledger.opened(row)), prev=_before(row))
 

@@ -144,8 +144,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     `webhook` is None without a `webhook_url`, else where the report of the latest end stands: `state` (waiting for an
     end, pending, held, delivered, failed), `epoch`, `attempts`, `status` (HTTP), `answer`, `next_at`, `delivered_at`.
-    `worker_version` is the release of the worker that claimed the job last, `agent_fingerprint` stands for the graph that
-    it ran in last (None: not known).
+    `worker_version` is the release of the worker that claimed the job last, `agent_fingerprint` stands for the graph
+    that it ran in last (None: not known).
     """
 
     job_id: str

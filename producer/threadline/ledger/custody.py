@@ -154,10 +154,16 @@ class Custody(Ledger):
         fingerprint: str | None = None,
         structure: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Record which checkpoint this epoch goes on from, and in which graph. False: the job is no longer ours."""
-        params: dict[str, Any] = {**_own(claim), "checkpoint_id": checkpoint_id, "fingerprint": fingerprint}
-        params["structure"] = None if structure is None else dumps(structure).decode()
-        return await self.database.row(self.queries["progress"], params) is not None
+        """Record which checkpoint this epoch goes on from, and in which graph. False: the job is no longer ours.
+
+        `structure` describes the graph; it is sent only where the ledger lacks it.
+        """
+        params = {**_own(claim), "checkpoint_id": checkpoint_id, "fingerprint": fingerprint, "structure": None}
+        row = await self.database.row(self.queries["progress"], params)
+        if row is not None and not row["known"] and structure is not None:
+            params["structure"] = dumps(structure).decode()
+            row = await self.database.row(self.queries["progress"], params)
+        return row is not None
 
     async def graph(self, fingerprint: str) -> Any:
         """The structure of a graph that jobs were left with; None: not known."""

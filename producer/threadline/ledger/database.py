@@ -17,7 +17,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from threadline.errors import BackendUnavailable, ConfigurationError, NotMigrated
-from threadline.refusals import refusal_of_postgres
+from threadline.refusals import refusal_of_postgres, said_by
 
 __all__ = ["Database", "connection_kwargs", "refused", "speaking", "telling"]
 
@@ -230,7 +230,7 @@ def _checked(url: str) -> str:
 
 def _line(error: BaseException) -> str:
     """An error's message as one line; libpq's messages hold host, port and user but no password."""
-    said = " ".join(_LIBPQS_QUESTION.sub("", str(error)).split())
+    said = _LIBPQS_QUESTION.sub("", said_by(error))
     return said.rstrip(".?") or type(error).__name__
 
 

@@ -16,7 +16,7 @@ from typing import Final, LiteralString, NamedTuple
 from psycopg import AsyncConnection, errors
 from psycopg.rows import DictRow
 
-from threadline.contract.keys import Keys
+from threadline.contract.keys import DEFAULT_NAMESPACE, Keys
 from threadline.errors import BackendUnavailable, NotMigrated
 from threadline.ledger.sql import Queries, migrations
 
@@ -27,8 +27,12 @@ LATEST = migrations()[-1][0]
 #: How long one try may stand in the queue for a lock, where every write of a job waits behind it. Half of Postgres'
 #: usual deadlock_timeout: in a deadlock it is the migration that gives up, not the job.
 _LOCK_TIMEOUT: Final = "SET LOCAL lock_timeout = '500ms'"
+#: What a migration has locked is free again so long after its process, or the network to it, stands still in between.
+_IDLE_TIMEOUT: Final = "SET LOCAL idle_in_transaction_session_timeout = '10s'"
 #: How long tries go on.
 _PATIENCE_SECONDS: Final = 300.0
+#: Another `threadline migrate` is waited for without end; who waits for longer than this is told.
+_TELL_SECONDS: Final = 5.0
 _FIRST_PAUSE: Final = 0.5
 _LAST_PAUSE: Final = 5.0
 #: A line of a migration that takes something away: code that knows less than this number cannot use the schema then.
@@ -40,16 +44,29 @@ def lock_key(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
 
 
-async def take_lock(connection: AsyncConnection[DictRow], key: int) -> None:
-    """Take a session lock by asking again and again.
+async def take_lock(
+    connection: AsyncConnection[DictRow], key: int, *, on_wait: Callable[[str], None] = lambda _why: None
+) -> None:
+    """Take a session lock by asking again and again; `on_wait` hears who has it, now and then.
 
     Waiting inside Postgres would hold a snapshot, and the holder's CREATE INDEX CONCURRENTLY waits for all snapshots.
     """
+    tell_at = time.monotonic() + _TELL_SECONDS
     while True:
         row = await (await connection.execute("SELECT pg_try_advisory_lock(%s) AS taken", (key,))).fetchone()
         if row and row["taken"]:
             return
+        if time.monotonic() > tell_at:
+            tell_at = time.monotonic() + 6 * _TELL_SECONDS
+            on_wait(f"another migration is under way: {await _holder_of(connection, key)}")
         await asyncio.sleep(0.1)
+
+
+async def _holder_of(connection: AsyncConnection[DictRow], key: int) -> str:
+    # The lock is of the database, whatever the schema.
+    query = Queries(DEFAULT_NAMESPACE)["lock_holder"]
+    row = await (await connection.execute(query, {"key": key})).fetchone()
+    return "it has just ended" if row is None else f"process {row['pid']} ({row['name']}, for {row['seconds']:.0f} s)"
 
 
 async def migrate(
@@ -67,7 +84,7 @@ async def migrate(
     """
     queries = Queries(keys.schema)
     applied: list[str] = []
-    await take_lock(connection, lock_key(f"{keys.schema}:migrate"))
+    await take_lock(connection, lock_key(f"{keys.schema}:migrate"), on_wait=on_wait)
     try:
         await connection.execute(queries.fill("CREATE SCHEMA IF NOT EXISTS {schema}"))
         await connection.execute(
@@ -83,7 +100,8 @@ async def migrate(
                 await _apply(connection, queries, (version, name, text), on_wait, patience)
                 applied.append(name)
     finally:
-        await connection.execute("SELECT pg_advisory_unlock(%s)", (lock_key(f"{keys.schema}:migrate"),))
+        if not connection.closed:  # else the lock went with it, and this would hide why
+            await connection.execute("SELECT pg_advisory_unlock(%s)", (lock_key(f"{keys.schema}:migrate"),))
     return applied
 
 
@@ -114,6 +132,7 @@ async def _apply(
 async def _once(connection: AsyncConnection[DictRow], queries: Queries, version: int, name: str, text: str) -> None:
     async with connection.transaction():
         await connection.execute(_LOCK_TIMEOUT)
+        await connection.execute(_IDLE_TIMEOUT)
         await connection.execute(queries.fill(text), prepare=False)
         await connection.execute(
             queries.fill("INSERT INTO {schema}.schema_migrations (version, name) VALUES (%s, %s)"), (version, name)

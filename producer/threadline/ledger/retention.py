@@ -14,6 +14,8 @@ from threadline.ledger.ledger import Ledger
 __all__ = ["Retention"]
 
 _BATCH: Final = 200
+#: Descriptions of graphs, some kilobytes each; looking for those that nobody needs takes longer than keeping these.
+_FEW_GRAPHS: Final = 1_000
 #: A compaction that no worker has begun, or finished, by then is given up; the next round tries again.
 COMPACTION_SECONDS: Final = 600.0
 
@@ -45,6 +47,10 @@ class Retention:
         while gone := await self._pruned("prune_letters", seconds=age, limit=_BATCH):
             pruned += gone
         return pruned
+
+    async def prune_graphs(self, age: float, *, most: int = _FEW_GRAPHS) -> int:
+        """Graphs that no job was left with, unless there are at most `most`; how many."""
+        return await self._pruned("prune_graphs", seconds=age, most=most)
 
     async def prune_threads(self, age: float, *, waiting: bool) -> int:
         """Threads that have been idle for so long, whole; how many."""

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from threadline.contract.events import Event
 from threadline.encryption.vault import PLAIN, Vault
-from threadline.errors import BackendUnavailable
+from threadline.errors import BackendUnavailable, JobNotFound
 from threadline.log.feed import Feed, Heard, decoded
 from threadline.log.position import Position
 from threadline.redis_client import uncancelled
@@ -26,7 +26,8 @@ _FIRST_PAGE: Final = 50
 _LARGEST_PAGE: Final = 500
 _PAGE_BYTES: Final = 2_000_000
 
-#: Asks the ledger for the job's terminal event; None while it runs (or without a ledger).
+#: Asks the ledger for the job's terminal event; None while it runs. Raises BackendUnavailable, and JobNotFound for one
+#: that is not there any more (deleted, or of a time after a backup).
 Ending = Callable[[], Awaitable[Event | None]]
 
 
@@ -79,8 +80,9 @@ class Reader:
         """Redis is away: the ledger may know that the job has ended. At the start that is for the caller to know."""
         if not self.begun or self._upto is not None:
             return
-        async for event in self._ask_ledger():
-            yield event
+        with suppress(JobNotFound):
+            async for event in self._ask_ledger():
+                yield event
 
     async def _take(self, heard: Event | Heard) -> AsyncGenerator[Event, None]:
         if isinstance(heard, Event) and heard.job_id != self.position.job_id:
@@ -103,8 +105,9 @@ class Reader:
     async def _silence(self, heard: Event | Heard) -> AsyncGenerator[Event, None]:
         """The stream had nothing new either."""
         if heard is Heard.NOTHING:
-            async for event in self._ask_ledger():
-                yield event
+            with suppress(JobNotFound):  # its log says so, or the next connection
+                async for event in self._ask_ledger():
+                    yield event
         elif heard is Heard.OVERTAKEN:
             self.done = True
             yield self.position.gap(None)
@@ -129,17 +132,23 @@ class Reader:
             self.done = self._is_over(newest)
         else:
             self._ended_unannounced = True
-            async for event in self._ask_ledger():
-                yield event
+            try:
+                async for event in self._ask_ledger():
+                    yield event
+            except JobNotFound:  # nobody knows it any more
+                if not self._to_next_end:
+                    raise
+                self.done = True
 
     async def _goes_on(self) -> bool:
         """P3: the log has an end that the ledger does not know: it was restored from a backup, and the job runs again.
 
-        Otherwise an end stands in the ledger before it is told. Where the ledger cannot be asked, the log is believed.
+        Otherwise an end stands in the ledger before it is told. Where the ledger cannot be asked, or no longer has the
+        job, the log is believed.
         """
         if self._ending is None or self._to_next_end or self._upto is not None:
             return False
-        with suppress(BackendUnavailable):
+        with suppress(BackendUnavailable, JobNotFound):
             return await self._ending() is None
         return False
 
@@ -196,7 +205,7 @@ class Reader:
         return self._upto is not None and event.position is not None and event.position.epoch > self._upto
 
     async def _ask_ledger(self) -> AsyncGenerator[Event, None]:
-        """End as the ledger has it, if the log still lacks the end at the second look."""
+        """End as the ledger has it, if the log still lacks the end at the second look. Raises JobNotFound."""
         end: Event | None = None
         if self._ending is not None:
             with suppress(BackendUnavailable):  # Postgres is away, too: a later look will tell

@@ -44,8 +44,6 @@ class Agents:
         self._torn: set[str] = set()
         #: Of the graphs that all runs share, once they are loaded.
         self._fingerprints: dict[str, str] = {}
-        #: Fingerprints whose structure the ledger has from this process.
-        self.told: set[str] = set()
         #: Called when `registered` tells more than before.
         self.on_learnt: Callable[[], None] = lambda: None
 

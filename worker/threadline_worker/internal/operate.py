@@ -21,7 +21,8 @@ from threadline_worker.internal.history import history
 from threadline_worker.internal.scope import Scope, scope_of
 from threadline_worker.internal.state import state
 from threadline_worker.internal.update_state import update_state
-from threadline_worker.outcome import AWAY_SECONDS, Failed, Lost, Outcome, Released, Succeeded, classify, unreadable
+from threadline_worker.outcome import Failed, Lost, Outcome, Released, Succeeded, classify, unreadable
+from threadline_worker.refusals import Refusals
 
 if TYPE_CHECKING:
     from threadline_worker.execution import Services
@@ -49,7 +50,9 @@ async def operate(services: Services, run: Run, agent: Agent) -> Outcome:
         scope = await scope_of(services, run.claim, agent)
     except InvalidJob as error:
         return Failed(Code.INVALID_INPUT, str(error))
-    working = asyncio.create_task(_work(scope), name=f"{run.claim.options['operation']} {run.job_id}")
+    working = asyncio.create_task(
+        _work(scope, services.refusals), name=f"{run.claim.options['operation']} {run.job_id}"
+    )
     stopped = asyncio.create_task(run.stopped.wait())
     limit = run.claim.timeout_seconds or services.settings.job_timeout
     left = limit - run.claim.running_seconds - (time.monotonic() - run.began)
@@ -71,15 +74,14 @@ async def operate(services: Services, run: Run, agent: Agent) -> Outcome:
         working.cancel()
 
 
-async def _work(scope: Scope) -> Outcome:
+async def _work(scope: Scope, refusals: Refusals) -> Outcome:
     claim = scope.claim
     try:
         return Succeeded(await OPERATIONS[claim.options["operation"]](scope, claim.input))
     except LeaseLost:
         return Lost()
     except CheckpointsAway as error:
-        log.warning("job.failed", error=str(error))
-        return Released(Code.TRANSIENT, delay=AWAY_SECONDS)
+        return refusals.given_back(claim.job_id, error)
     except InvalidJob as error:
         known = isinstance(error, GraphChangedError)
         return Failed(Code.GRAPH_CHANGED if known else Code.INVALID_INPUT, str(error))

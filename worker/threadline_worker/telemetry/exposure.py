@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import structlog
 from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
 
@@ -40,7 +42,8 @@ def expose(services: Services, runs: Runs, health: Health, drained_for: Callable
     settings, registry = services.settings, services.metrics.registry
     server = _listen(settings, lambda port: _server(settings, port, registry, health))
     server.start()
-    log.info("worker.configuration", metrics=f"http://{settings.metrics_host}:{server.port}/metrics")
+    host = f"[{settings.metrics_host}]" if ":" in settings.metrics_host else settings.metrics_host
+    log.info("worker.configuration", metrics=f"http://{host}:{server.port}/metrics")
     return server
 
 
@@ -62,13 +65,16 @@ def _fill(services: Services, runs: Runs, health: Health, drained_for: Callable[
 def ledger_from(
     services: Services, loop: asyncio.AbstractEventLoop, *, limit: float = _LEDGER_SECONDS
 ) -> Callable[[], dict[str, Any]]:
-    """What QueueGauges ask in a scrape's thread; none within `limit` seconds is none, and the question ends."""
+    """What QueueGauges ask in a scrape's thread; none within `limit` seconds is none, and the question ends.
+
+    Nothing that the ledger does hides this worker's own figures, which are in the same answer.
+    """
 
     def ask() -> dict[str, Any]:
         asked = asyncio.run_coroutine_threadsafe(services.ledger.gauges(), loop)
         try:
             return dict(asked.result(limit))
-        except (BackendUnavailable, TimeoutError):
+        except (BackendUnavailable, psycopg.Error, TimeoutError, CancelledError):
             asked.cancel()  # or questions would pile up at a slow ledger, each with a connection
             return {}
 
@@ -89,7 +95,7 @@ def _listen(settings: WorkerSettings, on: Callable[[int], HealthServer]) -> Heal
         if error.errno not in {errno.EADDRINUSE, errno.EACCES}:
             raise BackendUnavailable(
                 f"THREADLINE_METRICS_HOST={settings.metrics_host} cannot be listened on ({error.strerror}): use an"
-                " address of this machine, or 0.0.0.0 for all of them"
+                " address of this machine, or 0.0.0.0 (with IPv6 ::) for all of them"
             ) from error
         if settings.metrics_port is not None:
             raise BackendUnavailable(

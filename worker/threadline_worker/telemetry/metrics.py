@@ -176,7 +176,7 @@ class _Queue(NamedTuple):
 
 
 def _by_queue(queues: Mapping[str, _Queue]) -> Iterator[Metric]:
-    jobs = GaugeMetricFamily("threadline_queue_jobs", "Jobs in the ledger.", labels=["queue", "state"])
+    jobs = GaugeMetricFamily("threadline_queue_jobs", "Jobs in the ledger, by queue.", labels=["queue", "state"])
     oldest = GaugeMetricFamily(
         "threadline_queue_oldest_seconds", "How long the queue's oldest due job has waited.", labels=["queue"]
     )

@@ -12,8 +12,7 @@ import os
 import select
 import sys
 import threading
-from collections import deque
-from contextlib import suppress
+from queue import SimpleQueue
 from typing import Any, Final, TextIO
 
 import structlog
@@ -66,7 +65,7 @@ class Outlet(logging.Handler):
     def flush(self) -> None:
         """Wait a second at most until a reader has taken what waits."""
         if self._pipe is not None:
-            self._pipe.idle.wait(_LAST_SECONDS)
+            self._pipe.drained(_LAST_SECONDS)
 
     def _put(self, line: str) -> None:
         if self._pipe is None:
@@ -78,60 +77,95 @@ class Outlet(logging.Handler):
 
 
 class _Pipe:
-    """A file descriptor that may be slow. `idle`: nothing waits; `dropped`: lines that did not fit into memory."""
+    """A file descriptor that may be slow. `dropped`: lines that did not fit into memory.
+
+    Without a lock: a garbage collection in the middle of `put` may log as well, in the same thread.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._room = select.poll()
-        self._room.register(descriptor, select.POLLOUT)
         self._begin()
         os.register_at_fork(after_in_child=self._begin)
 
     def _begin(self) -> None:
-        """Also in a process that a tool has forked: the thread that may hold the lock is not there."""
-        self._lock = threading.Lock()
-        self._waiting: deque[bytes] = deque()
-        self._bytes = 0
+        """Also in a process that a tool has forked: the writing thread is not there, nor what it was to write."""
+        self._room = _room_of(self._descriptor)
+        self._waiting: SimpleQueue[bytes | threading.Event] = SimpleQueue()
+        #: Bytes that were put there, and those that the thread is done with; each has one writer.
+        self._given = self._taken = 0
+        self._writing = False
         self.dropped = 0
-        self.idle = threading.Event()
-        self.idle.set()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits."""
+        return self._given == self._taken
 
     def put(self, data: bytes) -> bool:
         """Whether it was written, or waits; never waits itself. One caller at a time."""
-        if self.idle.is_set() and not (data := self._written(data)):
+        if self.idle and not (data := self._written(data)):
             return True
-        with self._lock:
-            if self._bytes + len(data) > _MOST_BYTES:
-                self.dropped += 1
-                return False
-            self._waiting.append(data)
-            self._bytes += len(data)
-            if self.idle.is_set():
-                self.idle.clear()
-                threading.Thread(target=self._wait_for_room, name="threadline-log", daemon=True).start()
+        if self._given - self._taken + len(data) > _MOST_BYTES:
+            self.dropped += 1
+            return False
+        self._given += len(data)
+        self._waiting.put(data)
+        self._begin_writing()
         return True
+
+    def drained(self, limit: float) -> None:
+        """Return once all that waits now is written, after `limit` seconds at most."""
+        if not self.idle:
+            over = threading.Event()
+            self._waiting.put(over)
+            over.wait(limit)
+
+    def _begin_writing(self) -> None:
+        if self._writing:
+            return
+        self._writing = True
+        try:
+            threading.Thread(target=self._write_what_waits, name="threadline-log", daemon=True).start()
+        except RuntimeError:  # no thread to be had now: the next line tries again
+            self._writing = False
 
     def _written(self, data: bytes) -> bytes:
         """Write while there is room; the rest."""
         try:
             while data and self._room.poll(0):
                 data = data[os.write(self._descriptor, data[:_PIECE]) :]
+        except BlockingIOError:  # somebody who has the pipe, too, was quicker
+            return data
         except OSError:  # the reader has gone: nobody is left to be told
             return b""
         return data
 
-    def _wait_for_room(self) -> None:
-        """In a thread of its own, which a reader may hold: write what waits, and end."""
+    def _write_what_waits(self) -> None:
+        """In a thread of its own, which a reader may hold."""
+        waiting, room = self._waiting, _room_of(self._descriptor)
         while True:
-            with self._lock:
-                if not self._waiting:
-                    self.idle.set()
-                    return
-                data = self._waiting.popleft()
-                self._bytes -= len(data)
-            with suppress(OSError):  # as in _written
-                while data:
-                    data = data[os.write(self._descriptor, data) :]
+            match waiting.get():
+                case bytes() as data:
+                    self._write(data, room)
+                    self._taken += len(data)
+                case over:
+                    over.set()
+
+    def _write(self, data: bytes, room: select.poll) -> None:
+        while data:
+            room.poll()  # whoever has the pipe, too, may have made it one that does not block
+            try:
+                data = data[os.write(self._descriptor, data[:_PIECE]) :]
+            except BlockingIOError:
+                continue
+            except OSError:  # as in _written
+                return
+
+
+def _room_of(descriptor: int) -> select.poll:
+    room = select.poll()
+    room.register(descriptor, select.POLLOUT)
+    return room
 
 
 def _descriptor(stream: Any) -> int | None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 import secrets
-import threading
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from importlib.metadata import entry_points
 from typing import Any, Final
 
@@ -23,6 +20,7 @@ from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, S
 
 from threadline import __version__
 from threadline.contract import traceparent as w3c
+from threadline_worker.telemetry.last_words import at_most
 from threadline_worker.telemetry.traces import Span
 
 __all__ = ["OtlpExport", "TracesUnusable", "open_export"]
@@ -93,19 +91,13 @@ class OtlpExport:
         trace.set_tracer_provider(provider)
 
     async def close(self, limit: float) -> None:
-        """The SDK's own end may take half a minute: its thread is left behind."""
-        loop, over = asyncio.get_running_loop(), asyncio.Event()
+        """The SDK's own end may take half a minute."""
 
         def shut_down() -> None:
             for processor in self._processors:
                 processor.shutdown()  # type: ignore[no-untyped-call]  # the SDK has no annotation there
-            with suppress(RuntimeError):  # nobody waits any more: the loop is closed
-                loop.call_soon_threadsafe(over.set)
 
-        threading.Thread(target=shut_down, name="last traces", daemon=True).start()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(limit):
-                await over.wait()
+        await at_most(limit, shut_down, "last traces")
 
     def _readable(self, span: Span) -> ReadableSpan:
         parent = None if span.parent_id is None else self._context(span.trace_id, span.parent_id)
@@ -136,8 +128,10 @@ def open_export(env: Mapping[str, str], worker_id: str) -> OtlpExport:
     try:
         exporters = {name: _exporter(name) for name in _names(env)}
         export = OtlpExport(exporters, _resource(env, worker_id), _sampler(), delay)
-    except (ValueError, OSError) as error:  # a number or an address that is none, a certificate that is not there
-        raise TracesUnusable(f"an OTEL_ variable cannot be followed: {error}") from error
+    except TracesUnusable:
+        raise
+    except Exception as error:  # the variables choose whose code this is: an exporter's, a sampler's
+        raise TracesUnusable(f"an OTEL_ variable cannot be followed: {type(error).__name__}: {error}") from error
     export.provide()
     return export
 

@@ -6,11 +6,10 @@ and end only when all is sent or given up: a LangSmith that does not answer woul
 
 from __future__ import annotations
 
-import asyncio
 import sys
-import threading
-from contextlib import suppress
 from typing import Any
+
+from threadline_worker.telemetry.last_words import at_most
 
 __all__ = ["flush_langsmith", "langsmith_in_use"]
 
@@ -25,18 +24,8 @@ async def flush_langsmith(limit: float) -> None:
     client = _client()
     if client is None:
         return
-    loop, over = asyncio.get_running_loop(), asyncio.Event()
-
-    def flush() -> None:
-        # Its own limit does not hold for all that it does.
-        client.flush(timeout=limit)
-        with suppress(RuntimeError):  # nobody waits any more: the loop is closed
-            loop.call_soon_threadsafe(over.set)
-
-    threading.Thread(target=flush, name="last runs", daemon=True).start()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(limit):
-            await over.wait()
+    # Its own limit does not hold for all that it does.
+    await at_most(limit, lambda: client.flush(timeout=limit), "last runs")
 
 
 def _client() -> Any:

@@ -7,17 +7,20 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
 from langchain_core.callbacks import BaseCallbackHandler
 
 from threadline.contract.states import ENDED, Code, State
 from threadline.contract.traceparent import job_span_id, run_span_id, span_id_of, trace_id_of, well_formed
 from threadline_worker.telemetry.trace_steps import TraceSteps
-from threadline_worker.telemetry.traces import NO_TRACE, Export, RunTrace, Span, Traces
+from threadline_worker.telemetry.traces import NO_TRACE, Export, RunTrace, Span, Traces, harmless
 
 if TYPE_CHECKING:
     from threadline.ledger.custody import Claim
 
 __all__ = ["JobTraces"]
+
+log = structlog.get_logger(__name__)
 
 #: Ways to give a job back that are nobody's fault.
 _NO_FAULT: Final = frozenset({Code.DRAIN, Code.LOST_CLAIM, None})
@@ -31,8 +34,15 @@ class JobTraces(Traces):
 
     def run(self, claim: Claim) -> RunTrace:
         """The trace of a claim that begins now; operations on threads have none."""
-        return NO_TRACE if claim.kind == "internal" else _JobRun(self._export, claim)
+        if claim.kind == "internal":
+            return NO_TRACE
+        try:
+            return _JobRun(self._export, claim)
+        except Exception:  # a sampler is anyone's code
+            log.warning("trace.failed", exc_info=True)
+            return NO_TRACE
 
+    @harmless
     def taken(self, row: Mapping[str, Any]) -> None:
         """The run of a worker that died or was late ends here; so does the job, unless it is queued again."""
         traceparent = well_formed((row.get("options") or {}).get("traceparent"))
@@ -82,15 +92,18 @@ class _JobRun(RunTrace):
         """The span's id follows from the epoch, so that a rescuer knows it, too."""
         self._span_id = int(run_span_id(claim.job_id, claim.epoch), 16)
 
+    @harmless
     def attach(self) -> None:
         """Also where nothing is recorded: a tool's own spans are then left out as well."""
         self._export.attach(self._trace_id, self._span_id, is_sampled=self._sampled)
 
+    @harmless
     def committed(self, namespace: str, step: int) -> None:
         """A super-step is durable."""
         if self._steps is not None:
             self._steps.committed(namespace, step)
 
+    @harmless
     def ended(self, claim: Claim, row: Mapping[str, Any] | None) -> None:
         """The run's span, and the job's if it has ended."""
         if self._steps is None:

@@ -6,8 +6,9 @@ and the claim's epoch, so that the next worker, and whoever takes a job from a d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, Protocol
 
 import structlog
 from langchain_core.callbacks import BaseCallbackHandler
@@ -15,7 +16,20 @@ from langchain_core.callbacks import BaseCallbackHandler
 if TYPE_CHECKING:
     from threadline.ledger.custody import Claim
 
-__all__ = ["NO_TRACE", "NO_TRACES", "Export", "RunTrace", "Span", "Traces", "missing_extra", "traces_of", "wanted"]
+__all__ = [
+    "NO_TRACE",
+    "NO_TRACES",
+    "Export",
+    "RunTrace",
+    "Span",
+    "Traces",
+    "harmless",
+    "missing_extra",
+    "traces_of",
+    "wanted",
+]
+
+P = ParamSpec("P")
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +72,19 @@ class Export(Protocol):
 
     async def close(self, limit: float) -> None:
         """Send what is queued, for at most so many seconds."""
+
+
+def harmless(method: Callable[P, None]) -> Callable[P, None]:
+    """A trace that cannot be told is said in the log: the job and the sweep go on."""
+
+    @wraps(method)
+    def told(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            method(*args, **kwargs)
+        except Exception:  # samplers and exporters are anyone's code
+            log.warning("trace.failed", exc_info=True)
+
+    return told
 
 
 class RunTrace:
@@ -107,7 +134,7 @@ def wanted(env: Mapping[str, str]) -> str | None:
 
 
 def missing_extra(env: Mapping[str, str]) -> str | None:
-    """What to say if traces are asked for and OpenTelemetry's SDK is not installed."""
+    """What to say if traces are asked for and OpenTelemetry's SDK is not installed, or cannot be."""
     name = wanted(env)
     if name is None:
         return None
@@ -115,6 +142,8 @@ def missing_extra(env: Mapping[str, str]) -> str | None:
         import opentelemetry.sdk.trace  # noqa: F401, PLC0415 - only where it is asked for
     except ModuleNotFoundError:
         return f"{name} asks for traces, and OpenTelemetry is not installed: {_EXTRA}"
+    except ValueError as error:  # it reads some of its variables while it is imported
+        return f"no traces: an OTEL_ variable cannot be followed: {error}"
     return None
 
 
