@@ -71,6 +71,22 @@ async def test_what_others_have_begun_is_passed_over_at_once(redis: ArqRedis) ->
     await tap.close()
 
 
+async def test_what_is_slow_to_be_claimed_is_not_begun_again_by_the_same_worker(redis: ArqRedis) -> None:
+    """Else a few slow ones would use up all that arq lets begin, and the worker's other queues would wait for them."""
+    begun: list[str] = []
+    leave = asyncio.Event()
+    tap = tap_on(redis, begun, leave)
+    assert await tap.take(3) == 3
+    for number in (3, 6):
+        while len(begun) < number:
+            await asyncio.sleep(0)
+        await redis.delete(*(arq_message.IN_PROGRESS_KEY_PREFIX + name for name in begun))  # five seconds later
+        assert await tap.take(3) == 3
+    leave.set()
+    await tap.close()
+    assert len(begun) == len(set(begun)) == 9
+
+
 async def test_of_two_that_read_the_same_head_each_begins_with_others(redis: ArqRedis) -> None:
     leave = asyncio.Event()
     leave.set()

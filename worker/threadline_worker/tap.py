@@ -51,6 +51,7 @@ class _TapWorker(Worker):
     def __init__(
         self,
         *args: Any,
+        is_begun: Callable[[str], bool],
         on_begun: Callable[[str], None],
         on_gone: Callable[[str], Awaitable[None]],
         on_done: Callable[[str], None],
@@ -58,6 +59,7 @@ class _TapWorker(Worker):
     ) -> None:
         super().__init__(*args, **more)
         self.in_progress_timeout_s = _IN_PROGRESS_SECONDS
+        self._is_begun = is_begun
         self._on_begun = on_begun
         self._on_gone = on_gone
         self._on_done = on_done
@@ -95,7 +97,12 @@ class _TapWorker(Worker):
         while (free := until - self._begun) > 0 and left:
             looked, left = left[: free + _READ_PAST], left[free + _READ_PAST :]
             marks = await self.pool.mget([_IN_PROGRESS + job_id for job_id in looked])
-            waiting = [job_id for job_id, mark in zip(looked, marks, strict=True) if mark is None]
+            # Not what is in our own hands, either: a claim may take longer than arq's mark lives.
+            waiting = [
+                job_id
+                for job_id, mark in zip(looked, marks, strict=True)
+                if mark is None and not self._is_begun(job_id.decode(errors="replace"))
+            ]
             if self._crowded:
                 random.shuffle(waiting)
             before, tried = self._begun, waiting[:free]
@@ -240,6 +247,7 @@ class Tap:
             job_serializer=lambda _result: b"",
             job_deserializer=read_call,
             log_results=False,
+            is_begun=self._arriving.__contains__,
             on_begun=self._arriving.add,
             on_gone=self._on_gone,
             on_done=self._landed,
