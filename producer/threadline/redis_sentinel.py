@@ -83,7 +83,7 @@ def connect_sentinel(url: str, *, kind: type[Redis], **settings: Any) -> Any:
         **address.to_sentinels,
         "ssl": address.tls,
     }
-    # redis-py has no types here.
+    # The ignores: redis-py has no types here, nor for get_master_address.
     sentinels = Sentinel(address.sentinels, sentinel_kwargs=to_sentinels)  # type: ignore[no-untyped-call]
     return kind.from_pool(_Pool(address.master, sentinels, ssl=address.tls, **to_primary))  # type: ignore[no-untyped-call]
 

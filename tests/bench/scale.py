@@ -2,8 +2,8 @@
 
 `PYTHONPATH=tests python -m bench.scale [--workers 200 --jobs 100000 --threads 50000 --processes 4]`, or SCALE=small.
 One JSON line. The workers are real ones (bench/crew.py), several to a process, with their own rows, beats, sweeps,
-connections and arq loops; only their jobs run nothing. It ends with its jobs, or after `limit` seconds of claiming: then
-`finished` is false. It fails if a job was claimed twice, or has no end, and, once it is finished, if one is left.
+connections and arq loops; only their jobs run nothing. It ends with its jobs, or after `limit` seconds of claiming:
+then `finished` is false. It fails if a job was claimed twice, or has no end, and, once it is finished, if one is left.
 """
 
 from __future__ import annotations

@@ -167,6 +167,7 @@ def test_every_file_that_the_image_copies_is_in_its_context() -> None:
         words for line in re.findall(r"^COPY (?!--)(.+)$", DOCKERFILE, re.MULTILINE) for words in line.split()[:-1]
     ]
     context = (DEPLOY / "docker" / "Dockerfile.dockerignore").read_text()
+    assert "pyproject.toml" in copied
     for name in copied:
         assert (ROOT / name).exists(), name
         patterns = re.findall(r"^!(\S+)$", context, re.MULTILINE)
@@ -186,7 +187,9 @@ def test_kubernetes_waits_for_a_drain() -> None:
 
 
 def test_the_overlays_keep_it_so() -> None:
-    for path in (DEPLOY / "kubernetes" / "overlays").glob("*/kustomization.yaml"):
+    overlays = sorted((DEPLOY / "kubernetes" / "overlays").glob("*/kustomization.yaml"))
+    assert len(overlays) >= 3, "they are not where they were"
+    for path in overlays:
         grace = of_kind("Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
         settings = dict(of_kind("ConfigMap")["data"])
         for patch in yaml.safe_load(path.read_text()).get("patches", ()):

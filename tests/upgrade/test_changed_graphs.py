@@ -118,5 +118,5 @@ async def test_R2_without_a_worker_that_has_the_graph_the_job_fails_and_a_graph_
     status = await answer.status()
     assert (changed["fingerprint"], changed["job_id"]) == (status.agent_fingerprint, answer.job_id)
     [registered] = LedgerView(database_url).rows("SELECT agents FROM workers WHERE worker_id = %s", new.worker_id)
-    assert registered["agents"]["flow"]["fingerprint"] == status.agent_fingerprint
+    assert registered["agents"]["flow"] == {"text_input": False, "fingerprint": status.agent_fingerprint}
     assert await until(lambda: new.seen().count("agent.changed") == 1, "said once")

@@ -50,7 +50,7 @@ async def test_jobs_are_enqueued_while_a_migration_waits_for_a_long_transaction(
         async with other.transaction():
             await other.execute("SELECT count(*) FROM threadline.jobs")  # holds its lock until the end
             migrating = asyncio.create_task(migrate.migrate(ours, KEYS, on_wait=waits.append))
-            while len(waits) < 2:
+            while len(waits) < 2 and not migrating.done():
                 asked, began = request(), time.monotonic()
                 await bench.ledger.enqueue(asked, fingerprint="f", dispatching=False)
                 took.append(time.monotonic() - began)
@@ -92,15 +92,25 @@ async def test_who_waits_for_another_migration_is_told(database_url, monkeypatch
 
 async def test_a_deadlock_with_a_job_is_tried_again(database_url, monkeypatch) -> None:
     """The migration gives up, before Postgres chooses a victim; that would be the job, which has waited for longer."""
-    text = "LOCK TABLE {schema}.threads; SELECT pg_sleep(0.4); LOCK TABLE {schema}.jobs;"
+    text = "LOCK TABLE {schema}.threads; SELECT pg_sleep(0.2); LOCK TABLE {schema}.jobs;"
     knows(monkeypatch, (LATEST + 1, "next.sql", text))
+    waits: list[str] = []
     async with connected(database_url) as ours, connected(database_url) as other:
         async with other.transaction():
             await other.execute("LOCK TABLE threadline.jobs IN ROW EXCLUSIVE MODE")
-            migrating = asyncio.create_task(migrate.migrate(ours, KEYS))
-            await asyncio.sleep(0.2)  # its first lock is taken
+            migrating = asyncio.create_task(migrate.migrate(ours, KEYS, on_wait=waits.append))
+            await until(lambda: has_locked_threads(other, ours.info.backend_pid), "its first lock is taken")
             await other.execute("LOCK TABLE threadline.threads IN ROW EXCLUSIVE MODE")
         assert await migrating == ["next.sql"]
+    assert waits, "they never stood in each other's way: nothing is proven"
+
+
+async def has_locked_threads(connection: psycopg.AsyncConnection, pid: int) -> bool:
+    query = (
+        "SELECT FROM pg_locks WHERE pid = %s AND granted AND mode = 'AccessExclusiveLock'"
+        " AND relation = 'threadline.threads'::regclass"
+    )
+    return await (await connection.execute(query, (pid,))).fetchone() is not None
 
 
 async def test_a_crash_in_the_middle_is_told_and_mended_by_migrating_again(empty_database_url, monkeypatch) -> None:

@@ -304,7 +304,7 @@ class WorkerProcess:
         self._spawn(self._register_agents(ledger))
 
     async def _register_agents(self, ledger: Custody) -> None:
-        """A load tells the graph's fingerprint; nothing waits for it, and the next registration tells it, too."""
+        """A load tells the graph's fingerprint and if it takes text; nothing waits, a registration tells both, too."""
         agents = dumps(self._agents.registered()).decode()
         try:
             await ledger.database.rows(

@@ -42,8 +42,8 @@ class Agents:
         #: Of each agent that is loaded: the modules that its load has imported, and when their files were changed.
         self._imported: dict[str, dict[str, int | None]] = {}
         self._torn: set[str] = set()
-        #: Of the graphs that all runs share, once they are loaded.
-        self._fingerprints: dict[str, str] = {}
+        #: Of the graphs that all runs share, once they are loaded: what is registered of them.
+        self._learnt: dict[str, dict[str, Any]] = {}
         #: Called when `registered` tells more than before.
         self.on_learnt: Callable[[], None] = lambda: None
 
@@ -57,13 +57,13 @@ class Agents:
         known: dict[str, dict[str, Any]] = {name: {"text_input": None} for name in self.names}
         if RESEARCH not in self._project.sources:
             known[RESEARCH] = {"text_input": True}
-        for name, fingerprint in self._fingerprints.items():
-            known[name]["fingerprint"] = fingerprint
+        for name, learnt in self._learnt.items():
+            known[name] |= learnt
         return known
 
     def fingerprint(self, name: str) -> str | None:
         """Of the agent's graph; None while it is not loaded, and where each run has a graph of its own."""
-        return self._fingerprints.get(name)
+        return self._learnt.get(name, {}).get("fingerprint")
 
     def opening(self, name: str, order: Order | None = None) -> Opening:
         """One run's agent, to be held with `async with`; its `ready` raises what `load` raises, and FactoryError."""
@@ -122,9 +122,10 @@ class Agents:
         return loaded
 
     def _learn(self, name: str, loaded: PerRun | Shared) -> None:
-        self._fingerprints.pop(name, None)
+        self._learnt.pop(name, None)
         if isinstance(loaded, Shared):
-            self._fingerprints[name] = loaded.agent.fingerprint
+            agent = loaded.agent
+            self._learnt[name] = {"text_input": agent.text_input, "fingerprint": agent.fingerprint}
         self.on_learnt()
 
     async def _of_project(self, name: str) -> PerRun | Shared:
