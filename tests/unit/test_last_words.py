@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from threadline_worker.exhaustion import EXHAUSTED_EXIT
 from threadline_worker.telemetry.last_words import at_most
 
 
@@ -64,15 +65,28 @@ class Broken:
         begun = threading.Event()
         asyncio.get_running_loop().run_in_executor(None, lambda: (begun.set(), threading.Event().wait()))
         begun.wait()
-        raise KeyError("a bug")
+        raise {error}
 
 signals.WorkerProcess = Broken
 signals.run_worker(None)
 """
 
 
-def test_a_bug_of_ours_ends_the_process_whatever_a_tool_s_thread_does() -> None:
-    ended = subprocess.run([sys.executable, "-c", _BUG], capture_output=True, text=True, timeout=30, check=False)
-    assert ended.returncode == 1
+@pytest.mark.parametrize(
+    ("error", "name", "code"),
+    [
+        ("KeyError('a bug')", "KeyError", 1),
+        # L7: whoever of the worker's own tasks was told that there is no memory left
+        (
+            "ExceptionGroup('tasks', [ExceptionGroup('taps', [KeyError(), MemoryError()])])",
+            "MemoryError",
+            EXHAUSTED_EXIT,
+        ),
+    ],
+)
+def test_a_bug_of_ours_ends_the_process_whatever_a_tool_s_thread_does(error: str, name: str, code: int) -> None:
+    program = _BUG.replace("{error}", error)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == code
     assert '"exception.uncaught"' in ended.stderr
-    assert "KeyError" in ended.stderr
+    assert name in ended.stderr

@@ -32,7 +32,9 @@ def end_if_exhausted(error: BaseException) -> None:
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether the error says that there was not enough memory for what was asked."""
+    """Whether the error, or one of its group, says that there was not enough memory for what was asked."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(is_shortage(one) for one in error.exceptions)
     # A thread's stack is memory, too; Python says it in these words only.
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "start new thread" in str(error))
 

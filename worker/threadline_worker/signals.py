@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from threadline.errors import ThreadlineError
+from threadline_worker.exhaustion import EXHAUSTED_EXIT, is_shortage
 from threadline_worker.main import WorkerProcess
 from threadline_worker.settings import WorkerSettings
 from threadline_worker.telemetry.last_words import end_process
@@ -38,8 +39,8 @@ def run_worker(settings: WorkerSettings, *, burst: bool = False, until_eof: bool
     except (ThreadlineError, ModuleNotFoundError):  # what a user can mend is told by the program
         raise
     except Exception as error:  # noqa: BLE001 - the process' boundary: without a beat it must not wait for tools' threads
-        bug = error
-        end_process(1, lambda: log.critical("exception.uncaught", where="the worker, which ends", exc_info=bug))
+        bug, code = error, EXHAUSTED_EXIT if is_shortage(error) else 1
+        end_process(code, lambda: log.critical("exception.uncaught", where="the worker, which ends", exc_info=bug))
     # All is given back. A tool that blocks its thread must not hold the process, which would wait for it for ever.
     leaving = threading.Thread(target=executor.shutdown, kwargs={"cancel_futures": True}, daemon=True)
     leaving.start()

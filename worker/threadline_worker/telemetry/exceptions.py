@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Final
 
 __all__ = ["as_text", "found_in", "told"]
@@ -55,8 +57,17 @@ def _link(error: BaseException, *, says: bool) -> dict[str, Any]:
     frames = traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__), lookup_lines=False)
     link["frames"] = _few([f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames])
     if isinstance(error, BaseExceptionGroup):
-        link["exceptions"] = [told(member, says=says) for member in error.exceptions[:_MOST_LINKS]]
+        link["exceptions"] = [told(member, says=says) for member in islice(_members(error), _MOST_LINKS)]
     return link
+
+
+def _members(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """What the groups within groups are about: task groups are nested, and their own ways say nothing."""
+    for member in group.exceptions:
+        if isinstance(member, BaseExceptionGroup):
+            yield from _members(member)
+        else:
+            yield member
 
 
 def _said(error: BaseException) -> str:
