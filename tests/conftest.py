@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import os
 import secrets
@@ -14,6 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
+import structlog
 
 from support.schema import event_errors, published
 from support.servers import ServerUrls, test_servers
@@ -23,6 +25,11 @@ from support.workers import WorkerHandle, Workers
 for _name in [name for name in os.environ if name.startswith("THREADLINE_") or name in {"REDIS_URL", "DATABASE_URL"}]:
     if _name != "THREADLINE_EMBEDDED":
         del os.environ[_name]
+
+# A module's logger that is first used while a test has the worker's pipe would keep that, and other tests, in whatever
+# order they come, would capture nothing of it.
+_UNCACHED = {"cache_logger_on_first_use": False}
+structlog.configure = functools.partial(lambda configure, **how: configure(**how | _UNCACHED), structlog.configure)
 
 # A shell that starts the tests in its background has SIGINT ignored, and tests of Ctrl-C would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)

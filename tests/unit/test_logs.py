@@ -181,3 +181,13 @@ def test_a_terminal_shows_short_lines() -> None:
     assert kind.strip() == "ValueError: invalid literal for int() with base 10: 'x'"
     assert frame.endswith("in test_a_terminal_shows_short_lines")
     assert "\x1b" not in lines.text
+
+
+def test_a_logger_that_was_first_used_with_the_pipe_is_captured_without_it() -> None:
+    """The tests' own affair: which of them comes first is chance."""
+    log = structlog.get_logger("first used here")
+    with log_lines() as lines:
+        log.info("agent.loaded")
+    with structlog.testing.capture_logs() as captured:
+        log.info("agent.loaded")
+    assert (len(lines.entries), len(captured)) == (1, 1)
