@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from unittest.mock import create_autospec
+from unittest.mock import AsyncMock, MagicMock, create_autospec
 
 import pytest
 from arq.connections import ArqRedis
@@ -54,6 +54,28 @@ async def test_a_round_of_who_is_not_chosen_looks_for_the_dead_and_does_nothing_
     done.clear()
     await sweep._round()
     assert "_dispatch" not in done
+
+
+async def test_V2_who_rescues_a_job_sends_it_on_in_the_same_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    rescued = {"job_id": "j", "thread_id": "t", "agent": "a", "epoch": 2, "state": "queued", "kind": "job"}
+    done: list[str] = []
+
+    async def step(_sweep: Sweep, one: Any) -> bool:
+        done.append(one.__name__)
+        if one.__name__ == "_rescue":
+            await one()
+        return True
+
+    monkeypatch.setattr(Sweep, "_step", step)
+    sweep = sweep_among(10**9)
+    sweep._services = MagicMock(announcer=AsyncMock())
+    sweep._connection, sweep._direct.limit = MagicMock(closed=False), 60
+    sweep._rescuer.look.side_effect = [[{**rescued, "previous_worker": "w", "stalls": 1}], []]
+    await sweep._round()
+    assert "_dispatch" in done
+    done.clear()
+    await sweep._round()
+    assert done == ["_rescue"]
 
 
 @pytest.mark.parametrize(

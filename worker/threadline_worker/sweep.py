@@ -141,6 +141,7 @@ class Sweep:
             rows = await self._rescuer.look(self._connection)
         self.postgres_ok_at = time.monotonic()
         self.postgres_trouble = ""
+        self._called = self._called or bool(rows)  # what was rescued waits for nobody else's turn
         metrics = self._services.metrics
         for row in rows:
             log.warning(
